@@ -1,0 +1,1 @@
+"""octavo: a language model's whole life on the machine you have."""
