@@ -1,4 +1,4 @@
-"""Every dequantizer against the independent `gguf` package, bit for bit, and against values worked by hand."""
+"""Every dequantizer against the independent `gguf` package, bit for bit, and values worked by hand."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _q5_1(blocks: Bytes) -> Floats:
 
 def _q8_0(blocks: Bytes) -> Floats:
     """f16 d; 32 int8 codes.  d q."""
-    return _half(blocks[:, :2]) * blocks[:, 2:].view(np.int8)
+    return _half(blocks[:, :2]) * blocks[:, 2:].view(np.int8).astype(np.float32)
 
 
 def _q2_k(blocks: Bytes) -> Floats:
@@ -118,9 +118,9 @@ def _q2_k(blocks: Bytes) -> Floats:
 
 
 def _q3_k(blocks: Bytes) -> Floats:
-    """32 bytes of high bits (bit r: the 32 elements of run r); 64 bytes of 2-bit codes as in Q2_K; 12 bytes of
-    6-bit scales of 16 sub-blocks of 16; f16 d.  d (s - 32) (q - 4), q with its high bit.
-    Scales: low 4 bits from the halves of bytes 0 to 7, high 2 bits from bytes 8 to 11 at shifts 0, 2, 4, 6."""
+    """32 bytes of high bits (bit r: the 32 elements of run r); 64 bytes of 2-bit codes as in Q2_K; 12 bytes
+    of 6-bit scales of 16 sub-blocks of 16; f16 d.  d (s - 32) (q - 4), q with its high bit.
+    Scales: low 4 bits from the halves of bytes 0 to 7, high 2 bits from bytes 8-11 at shifts 0, 2, 4, 6."""
     packed = blocks[:, 96:108]
     high_scale = _shifted(packed[:, 8:], (0, 2, 4, 6), 3).reshape(-1, 16)
     scales = (_nibbles(packed[:, :8]) | high_scale << 4).astype(np.float32) - 32
@@ -158,8 +158,8 @@ def _q4_k(blocks: Bytes) -> Floats:
 def _q5_k(blocks: Bytes) -> Floats:
     """As Q4_K, with 32 bytes of fifth bits (bit i: sub-block i) before the codes."""
     low = _shifted(blocks[:, 48:].reshape(-1, 4, 32), (0, 4), 15).reshape(-1, 8, 32)
-    high = _shifted(blocks[:, 16:48], (0, 1, 2, 3, 4, 5, 6, 7), 1)
-    return _affine_32(blocks, low | high << 4)
+    high = _shifted(blocks[:, 16:48], (0, 1, 2, 3, 4, 5, 6, 7), 1) << np.uint8(4)
+    return _affine_32(blocks, low | high)
 
 
 def _q6_k(blocks: Bytes) -> Floats:
@@ -177,8 +177,8 @@ def _iq4_nl(blocks: Bytes) -> Floats:
 
 
 def _iq4_xs(blocks: Bytes) -> Floats:
-    """f16 d; u16 of high 2 bits and 4 bytes of low 4 bits of 8 scales; 128 bytes of codes, 16 a sub-block of 32.
-    d (s - 32) level[q]."""
+    """f16 d; u16 of high 2 bits and 4 bytes of low 4 bits of 8 scales; 128 bytes of codes, 16 a sub-block
+    of 32.  d (s - 32) level[q]."""
     high_pairs = np.ascontiguousarray(blocks[:, 2:4]).view(np.dtype("<u2"))
     high = (high_pairs >> np.arange(0, 16, 2, dtype=np.uint16)).astype(np.uint8) & 3
     low = np.stack([blocks[:, 4:8] & 15, blocks[:, 4:8] >> 4], axis=-1).reshape(-1, 8)
@@ -190,7 +190,8 @@ def _iq4_xs(blocks: Bytes) -> Floats:
 def _mxfp4(blocks: Bytes) -> Floats:
     """u8 exponent e (E8M0); 16 bytes of E2M1 codes.  2^(e - 127) E2M1[q]."""
     exponent = blocks[:, :1].astype(np.int32) - 128  # one less: the table is doubled
-    return np.ldexp(E2M1_DOUBLED[_nibbles(blocks[:, 1:])], exponent)
+    values: Floats = np.ldexp(E2M1_DOUBLED[_nibbles(blocks[:, 1:])], exponent)
+    return values
 
 
 def _tq1_0(blocks: Bytes) -> Floats:

@@ -1,7 +1,7 @@
 """Tensors as they lie in a model file: their number formats and the bytes, not yet numbers.
 
-The type numbers, block sizes and names are those of ggml (ggml-common.h), which GGUF files carry; tensors from
-safetensors use the three float types.
+The type numbers, block sizes and names are those of ggml (ggml-common.h), which GGUF files carry; tensors
+from safetensors use the three float types.
 """
 
 from __future__ import annotations
@@ -72,8 +72,27 @@ _BLOCKS: dict[TensorType, tuple[int, int]] = {
 
 # Types that GGUF files have and octavo does not, so that an error can name them.
 _UNSUPPORTED = {
-    **{9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S", 22: "IQ2_S"},
-    **{24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 40: "NVFP4", 41: "Q1_0", 42: "Q2_0"},
+    **{
+        9: "Q8_1",
+        15: "Q8_K",
+        16: "IQ2_XXS",
+        17: "IQ2_XS",
+        18: "IQ3_XXS",
+        19: "IQ1_S",
+        21: "IQ3_S",
+        22: "IQ2_S",
+    },
+    **{
+        24: "I8",
+        25: "I16",
+        26: "I32",
+        27: "I64",
+        28: "F64",
+        29: "IQ1_M",
+        40: "NVFP4",
+        41: "Q1_0",
+        42: "Q2_0",
+    },
 }
 
 
