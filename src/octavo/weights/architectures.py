@@ -84,7 +84,7 @@ _LIMITS = {
 
 
 def supported(where: str, architecture: str) -> Architecture:
-    """The table's entry.  Raises UnsupportedError that names the architecture and lists the supported ones."""
+    """The table's entry.  Raises UnsupportedError that names the architecture and lists the others."""
     if architecture not in TABLE:
         raise UnsupportedError(
             f"{where}: the architecture {architecture!r} is not supported; supported: "
@@ -187,7 +187,7 @@ def _block(config: ModelConfig, prefix: str, present: Container[str]) -> Iterato
 
 
 def check_tensors(where: str, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
-    """Raises FormatError that names the first tensor that is missing, misshapen or not the architecture's."""
+    """Raises FormatError that names the first tensor that is missing, misshapen or foreign."""
     known = set()
     for name, shape, required in expected_tensors(config, tensors):
         known.add(name)
@@ -199,7 +199,7 @@ def check_tensors(where: str, config: ModelConfig, tensors: Mapping[str, Tensor]
     for name in tensors:
         if name not in known:
             raise FormatError(
-                f"{where}: tensor {name} is none of {config.architecture}'s; the model would be wrong without it"
+                f"{where}: tensor {name} is not known; {config.architecture} would be wrong without it"
             )
 
 

@@ -84,8 +84,8 @@ class Checkpoint:
 def open_checkpoint(path: Path, *, long_context: bool = False) -> Checkpoint:
     """Open a GGUF file or a Hugging Face folder (config.json and safetensors).
 
-    long_context: a LongRoPE model (Phi 3) has two sets of frequencies, one for texts up to its original context
-        and one for longer ones.  By default the first is taken, and the context length is the original one.
+    long_context: a LongRoPE model (Phi 3) has two sets of frequencies, one for texts up to its original
+        context and one for longer ones.  By default the first is taken, with the original context length.
     Raises ModelNotFoundError if nothing is there, FormatError that names file and field if it is damaged
     or hostile, UnsupportedError if it is of a kind that octavo does not have.
     """

@@ -64,6 +64,12 @@ def _shifted(codes: Bytes, shifts: tuple[int, ...], mask: int) -> Bytes:
     return (codes[..., None, :] >> np.array(shifts, dtype=np.uint8)[:, None]) & np.uint8(mask)
 
 
+def _affine(scale: Floats, minimum: Floats, codes: Bytes) -> Floats:
+    """scale q - minimum for S sub-blocks of n: [B, S], [B, S] and [B, S, n] -> [B, S n]."""
+    values: Floats = scale[:, :, None] * codes.astype(np.float32) - minimum[:, :, None]
+    return values.reshape(len(values), -1)
+
+
 def _f32(blocks: Bytes) -> Floats:
     """4 bytes an element."""
     return np.ascontiguousarray(blocks).view(np.dtype("<f4")).astype(np.float32, copy=False)
@@ -104,7 +110,8 @@ def _q5_1(blocks: Bytes) -> Floats:
 
 def _q8_0(blocks: Bytes) -> Floats:
     """f16 d; 32 int8 codes.  d q."""
-    return _half(blocks[:, :2]) * blocks[:, 2:].view(np.int8).astype(np.float32)
+    codes = blocks[:, 2:].view(np.int8).astype(np.float32)
+    return _half(blocks[:, :2]) * codes
 
 
 def _q2_k(blocks: Bytes) -> Floats:
@@ -113,8 +120,7 @@ def _q2_k(blocks: Bytes) -> Floats:
     scales, codes = blocks[:, :16], blocks[:, 16:80].reshape(-1, 2, 32)
     scale = _half(blocks[:, 80:82]) * (scales & 15)
     minimum = _half(blocks[:, 82:84]) * (scales >> 4)
-    quants = _shifted(codes, (0, 2, 4, 6), 3).reshape(-1, 16, 16)
-    return (scale[:, :, None] * quants - minimum[:, :, None]).reshape(-1, 256)
+    return _affine(scale, minimum, _shifted(codes, (0, 2, 4, 6), 3).reshape(-1, 16, 16))
 
 
 def _q3_k(blocks: Bytes) -> Floats:
@@ -146,7 +152,7 @@ def _affine_32(blocks: Bytes, quants: Bytes) -> Floats:
     scales, minima = _scales_and_minima(blocks[:, 4:16])
     scale = _half(blocks[:, :2]) * scales
     minimum = _half(blocks[:, 2:4]) * minima
-    return (scale[:, :, None] * quants - minimum[:, :, None]).reshape(-1, 256)
+    return _affine(scale, minimum, quants)
 
 
 def _q4_k(blocks: Bytes) -> Floats:
@@ -183,8 +189,9 @@ def _iq4_xs(blocks: Bytes) -> Floats:
     high = (high_pairs >> np.arange(0, 16, 2, dtype=np.uint16)).astype(np.uint8) & 3
     low = np.stack([blocks[:, 4:8] & 15, blocks[:, 4:8] >> 4], axis=-1).reshape(-1, 8)
     scale = _half(blocks[:, :2]) * ((low | high << 4).astype(np.float32) - 32)
-    levels = IQ4_LEVELS[_nibbles(blocks[:, 8:].reshape(-1, 8, 16))]
-    return (scale[:, :, None] * levels).reshape(-1, 256)
+    levels: Floats = IQ4_LEVELS[_nibbles(blocks[:, 8:].reshape(-1, 8, 16))]
+    values: Floats = scale[:, :, None] * levels
+    return values.reshape(-1, 256)
 
 
 def _mxfp4(blocks: Bytes) -> Floats:

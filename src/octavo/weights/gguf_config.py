@@ -28,7 +28,8 @@ _SCALED_BY_HIDDEN = {"gemma2": 46, "gemma3": 62}
 _CONTROL_TOKEN = 3
 # Tokens that end a turn or a text whatever the metadata names as the end.
 _END_TEXTS = frozenset(
-    "<|eot_id|> <|eom_id|> <|end_of_text|> <|im_end|> <|end|> <|endoftext|> <end_of_turn> <EOT> <end_of_utterance>".split()
+    ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|end|>", "<|endoftext|>")
+    + ("<end_of_turn>", "<EOT>", "<end_of_utterance>")
 )
 # Tensors that are part of the configuration, or that only old files have.
 CONSUMED = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})

@@ -22,7 +22,7 @@ def write_gguf(
     """Write `path` whole or not at all.
 
     metadata: bool, str, int (u32 where it fits, else i32, u64, i64), float (f32), numpy scalars and
-        one-dimensional arrays (their own type), and sequences of str or bool.  `general.alignment` is honoured.
+        one-dimensional arrays (their own type), sequences of str or bool.  `general.alignment` is honoured.
     tensors: rows first, as everywhere in octavo; written in this order.
     Raises TypeError that names the key for a value that GGUF cannot hold.
     """

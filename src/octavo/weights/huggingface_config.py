@@ -192,7 +192,7 @@ def _windows(fields: Fields, config: ModelConfig, model_type: str) -> tuple[int,
 def _ropes(
     fields: Fields, architecture: str, head_width: int, context: int, long_context: bool
 ) -> tuple[RopeConfig | None, RopeConfig | None, int]:
-    """The rotary embedding, that of layers with a window if it differs, and the context they are right for."""
+    """The rotary embedding, that of layers with a window, and the context for which they are right."""
     if not TABLE[architecture].rotary:
         return None, None, context
     parameters = fields.section("rope_parameters")
@@ -295,7 +295,7 @@ def _pooling(folder: Path, subfolder: str) -> Pooling:
     path = folder / subfolder / "config.json"
     values = read_json(path)
     # Newer files name the mode; older ones have a truth value for each.
-    modes = [str(values["pooling_mode"])] if "pooling_mode" in values else []
+    modes: list[str] = [str(values["pooling_mode"])] if "pooling_mode" in values else []
     prefix, suffix = "pooling_mode_", "_tokens"
     for name, value in values.items():
         if name.startswith(prefix) and value is True:
@@ -306,7 +306,7 @@ def _pooling(folder: Path, subfolder: str) -> Pooling:
         raise UnsupportedError(
             f"{path}: pooling by {', '.join(modes)[:80] or 'nothing'}; supported: mean, cls"
         )
-    return modes[0]
+    return "cls"
 
 
 def _with_tokens(
