@@ -50,7 +50,7 @@ def gguf_config(file: GgufFile, *, long_context: bool = False) -> ModelConfig:
 
     hidden = fields.integer("embedding_length")
     heads = _same_in_all_layers(fields, "attention.head_count")
-    head_width = fields.integer("attention.key_length", hidden // heads)
+    head_width = fields.head_width("attention.key_length", hidden, heads)
     if fields.integer("attention.value_length", head_width) != head_width:
         raise UnsupportedError(f"{where}: heads whose keys and values differ in width are not supported")
     epsilon = "layer_norm_epsilon" if known.norm == "layer" else "layer_norm_rms_epsilon"

@@ -86,7 +86,7 @@ def huggingface_config(folder: Path, *, long_context: bool = False) -> ModelConf
 
     hidden = fields.integer("hidden_size")
     heads = fields.integer("num_attention_heads")
-    head_width = fields.integer("head_dim", hidden // heads)
+    head_width = fields.head_width("head_dim", hidden, heads)
     context = fields.integer("max_position_embeddings")
     rotary = TABLE[architecture].rotary
     rope, window_rope, usable = _ropes(fields, architecture, head_width, context, long_context)

@@ -124,6 +124,12 @@ class Fields:
             raise self.fail(name, f"is {value}; it must be greater than 0")
         return float(value)
 
+    def head_width(self, name: str, hidden: int, heads: int) -> int:
+        """The width of an attention head, by default the hidden size shared out."""
+        if heads > hidden:
+            raise self.fail(name, f"{heads} attention heads share a hidden size of {hidden}")
+        return self.integer(name, hidden // heads)
+
     def flag(self, name: str, default: bool) -> bool:
         value = self.get(name)
         if value is not None and not isinstance(value, bool):
