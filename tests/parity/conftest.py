@@ -1,4 +1,4 @@
-"""Tiny seeded models of every architecture: transformers' own, and the config and tensors that octavo makes of it.
+"""Tiny seeded models of every architecture, by transformers, and what octavo makes of them.
 
 Their weights are spread much wider than at a real initialization, so that attention, rope, windows, caps and
 biases all matter to the logits, and a mistake in any of them shows.
@@ -105,7 +105,13 @@ ARCHITECTURES = {
     ),
     "gemma2": Architecture(
         "Gemma2",
-        {**SIZES, "head_dim": 16, "sliding_window": 16, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 30.0},
+        {
+            **SIZES,
+            "head_dim": 16,
+            "sliding_window": 16,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 30.0,
+        },
         replace(GEMMA, architecture="gemma2", windows=(16, 0), attention_softcap=2.0, logit_softcap=30.0),
     ),
     "gemma3": Architecture(
@@ -259,7 +265,9 @@ def transformers_model() -> Callable[[str], Any]:
         import torch
 
         entry = ARCHITECTURES[name]
-        config_class = getattr(transformers, entry.family + ("TextConfig" if entry.family == "Gemma3" else "Config"))
+        config_class = getattr(
+            transformers, entry.family + ("TextConfig" if entry.family == "Gemma3" else "Config")
+        )
         config = config_class(**entry.options, attn_implementation="eager")
         torch.manual_seed(1)
         model = getattr(transformers, entry.family + entry.head)(config).eval()
