@@ -55,7 +55,9 @@ def tiny_tensors(architecture: str) -> dict[str, Tensor]:
         norm("output_norm")
     for layer in range(LAYERS):
         block = f"blk.{layer}."
-        names = ["attn_output_norm", "layer_output_norm"] if architecture == "bert" else ["attn_norm", "ffn_norm"]
+        names = (
+            ["attn_output_norm", "layer_output_norm"] if architecture == "bert" else ["attn_norm", "ffn_norm"]
+        )
         names += ["post_attention_norm", "post_ffw_norm"] if architecture.startswith("gemma") else []
         for name in names:
             norm(block + name)

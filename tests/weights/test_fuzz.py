@@ -32,6 +32,7 @@ def opens(path: Path, whole: Path) -> Opener:
     """A function that writes bytes to `path`, opens `whole`, and tells whether that went well."""
 
     def attempt(content: bytes) -> bool:
+        path.unlink(missing_ok=True)  # overwriting in place makes some file systems wait for the disk
         path.write_bytes(content)
         try:
             checkpoint = open_checkpoint(whole)
@@ -209,7 +210,23 @@ def join(header: object, data: bytes) -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
-ODD = (*HOSTILE, 1 << 200, 1.0, 1e300, "8", None, True, [], {}, [[]], -0.0, "F8_E4M3", "I64", "\x00", "é" * 50)
+ODD = (
+    *HOSTILE,
+    1 << 200,
+    1.0,
+    1e300,
+    "8",
+    None,
+    True,
+    [],
+    {},
+    [[]],
+    -0.0,
+    "F8_E4M3",
+    "I64",
+    "\x00",
+    "é" * 50,
+)
 
 
 def json_mutations(value: object, chance: random.Random) -> Iterator[object]:
