@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CONTEXT, HEAD, HEADS, HIDDEN, KEY_VALUE_HEADS, VOCABULARY, TinyGguf, random_tensor
+from tiny_models import CONTEXT, HEAD, HEADS, HIDDEN, KEY_VALUE_HEADS, VOCABULARY, TinyGguf, random_tensor
 
 from octavo.errors import FormatError, ModelNotFoundError, UnsupportedError
 from octavo.model_config import ARCHITECTURES, RopeConfig

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def entry(
 def test_what_the_package_writes_is_read(tmp_path: Path) -> None:
     package = pytest.importorskip("safetensors.numpy", reason="the package `safetensors` is not installed")
     generator = np.random.default_rng(1)
-    arrays = {
+    arrays: dict[str, np.ndarray[Any, Any]] = {
         "a": generator.normal(size=(3, 5)).astype(np.float32),
         "b": generator.normal(size=(2, 3, 4)).astype(np.float16),
         "c": np.array(4, np.float32),
