@@ -1,7 +1,6 @@
 #include "ops/sampling.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cfloat>
 #include <cmath>
@@ -9,6 +8,9 @@
 #include <functional>
 #include <limits>
 #include <vector>
+
+#include "ops/noise.h"
+#include "ops/ranking.h"
 
 // The few loops over a whole vocabulary are also compiled for wider registers, and chosen between when the library is
 // loaded: the same operations in the same order, so the same bits.
@@ -22,119 +24,6 @@ namespace octavo {
 namespace {
 
 constexpr int kGroup = 64;  // tokens that are passed over together where their largest logit says so
-
-// --- order --------------------------------------------------------------------------------------------------------
-
-// A signed integer that compares as the float does; -0 counts as 0.
-inline std::int32_t key_of(float value) {
-  const std::int32_t bits = std::bit_cast<std::int32_t>(value + 0.0f);
-  return bits ^ ((bits >> 31) & 0x7fffffff);
-}
-
-inline float value_of(std::int32_t key) { return std::bit_cast<float>(key ^ ((key >> 31) & 0x7fffffff)); }
-
-constexpr std::int32_t kMinusInfinityKey = std::int32_t(0xff800000u) ^ 0x7fffffff;
-
-// A token in the one order that all filters cut: larger logits first, lower ids first among equals.
-using Ranked = std::uint64_t;
-
-inline Ranked rank(std::int32_t key, std::int32_t token) {
-  return (std::uint64_t(std::uint32_t(key) ^ 0x80000000u) << 32) | (0xffffffffu - std::uint32_t(token));
-}
-inline std::int32_t key_of(Ranked ranked) { return std::int32_t(std::uint32_t(ranked >> 32) ^ 0x80000000u); }
-inline std::int32_t token_of(Ranked ranked) { return std::int32_t(0xffffffffu - std::uint32_t(ranked)); }
-
-// --- exponential and logarithm --------------------------------------------------------------------------------------
-
-// Of two numbers of one sign, by their bits: a choice between floats becomes a branch, and then no loop is vectors.
-inline float nearer_zero(float a, float b) {
-  return std::bit_cast<float>(std::min(std::bit_cast<std::uint32_t>(a), std::bit_cast<std::uint32_t>(b)));
-}
-
-// e^x for x <= 0, to 2e-7 of the value; below -40 the weight is 0 anyway.  Cody-Waite reduction, Taylor to degree 6.
-inline float exponential(float x) {
-  x = nearer_zero(x, -40.0f);
-  const float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
-  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  float p = 1.0f / 720.0f;
-  p = p * r + 1.0f / 120.0f;
-  p = p * r + 1.0f / 24.0f;
-  p = p * r + 1.0f / 6.0f;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  return p * std::bit_cast<float>((std::int32_t(n) + 127) << 23);
-}
-
-// Probability relative to the likeliest token, rounded to a multiple of 2^-33: sums of up to 2^20 of them are exact in
-// a double, so they do not depend on their order.
-inline float weight(float below_maximum) {
-  constexpr float kRounder = 0x1p-10f;  // from there on a float has no finer bits; below, the sum with it has none
-  const float exact = exponential(below_maximum);
-  const float small = nearer_zero(exact, kRounder);
-  return ((small + kRounder) - kRounder) + (exact - small);
-}
-
-// 2 atanh(s) for |s| <= 0.172, to the last bits of a double.
-inline double twice_atanh(double s) {
-  const double square = s * s;
-  double sum = 1.0 / 23.0;
-  for (int odd = 21; odd >= 1; odd -= 2) sum = sum * square + 1.0 / odd;
-  return 2.0 * s * sum;
-}
-
-inline double logarithm(double x) {
-  constexpr double kLogTwoHigh = 6.93147180369123816490e-01, kLogTwoLow = 1.90821492927058770002e-10;
-  int exponent;
-  double mantissa = std::frexp(x, &exponent);  // exact
-  if (mantissa < 0.70710678118654752) {
-    mantissa = mantissa * 2.0;
-    exponent -= 1;
-  }
-  const double series = twice_atanh((mantissa - 1.0) / (mantissa + 1.0));
-  return exponent * kLogTwoHigh + (series + exponent * kLogTwoLow);
-}
-
-// --- noise ----------------------------------------------------------------------------------------------------------
-
-// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), N counters side by side.
-template <int N>
-struct Counters {
-  std::uint32_t word[4][N];
-};
-
-// The rounds of one block of counters; `count` is not known to the compiler, which would otherwise unroll the loop and
-// then see no vectors in it.
-inline void philox(std::uint32_t* __restrict a, std::uint32_t* __restrict b, std::uint32_t* __restrict c,
-                   std::uint32_t* __restrict d, int count, std::uint64_t seed) {
-  std::uint32_t key0 = std::uint32_t(seed), key1 = std::uint32_t(seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-    for (int i = 0; i < count; ++i) {
-      const std::uint64_t first = std::uint64_t(a[i]) * 0xd2511f53u, second = std::uint64_t(c[i]) * 0xcd9e8d57u;
-      a[i] = std::uint32_t(second >> 32) ^ b[i] ^ key0;
-      b[i] = std::uint32_t(second);
-      c[i] = std::uint32_t(first >> 32) ^ d[i] ^ key1;
-      d[i] = std::uint32_t(first);
-    }
-    key0 += 0x9e3779b9u;
-    key1 += 0xbb67ae85u;
-  }
-}
-
-// 32 of the 64 random bits of a token: part 0 the high ones, part 1 the low ones, which few tokens ever need.
-inline std::uint32_t random_word(std::uint64_t seed, std::int32_t position, std::int32_t token, std::uint32_t part) {
-  Counters<1> counter{{{std::uint32_t(token) >> 2}, {std::uint32_t(position)}, {part}, {0}}};
-  philox(counter.word[0], counter.word[1], counter.word[2], counter.word[3], 1, seed);
-  return counter.word[token & 3][0];
-}
-
-// Gumbel noise -log(-log(u)) with u = 1 - w, w uniform in (0, 1) of 53 bits.
-double gumbel(std::uint64_t seed, std::int32_t position, std::int32_t token, std::uint32_t high) {
-  const std::uint64_t bits = (std::uint64_t(high) << 32) | random_word(seed, position, token, 1);
-  const double w = (double(bits >> 11) + 0.5) * 0x1p-53;
-  const double waiting = w < 0.25 ? twice_atanh(w / (2.0 - w)) : -logarithm(1.0 - w);
-  return -logarithm(waiting);
-}
 
 // --- passes over the whole vocabulary --------------------------------------------------------------------------------
 
@@ -204,9 +93,6 @@ OCTAVO_WIDE double weigh(const float* logits, std::int32_t count, float maximum,
 
 // --- one row --------------------------------------------------------------------------------------------------------
 
-// All filters keep a beginning of one order, so what survives them is the tokens ranked no lower than a cutoff.
-constexpr Ranked kEverything = Ranked(std::uint32_t(kMinusInfinityKey + 1) ^ 0x80000000u) << 32;
-
 // Survivors compete group after group; a token that cannot win any more is recognised without a logarithm.
 class Draw {
  public:
@@ -239,7 +125,7 @@ class Draw {
   }
 
   void offer(float logit, std::int32_t token, std::uint32_t high) {
-    const double score = scaled(logit) + gumbel(seed_, position_, token, high);
+    const double score = scaled(logit) + gumbel_of_word(seed_, position_, token, high);
     if (score > best_ || (score == best_ && token < token_)) best_ = score, token_ = token;
   }
 
@@ -479,7 +365,7 @@ std::int32_t sample(const SamplingInput& input, std::int32_t* tokens) {
 
 void gumbel(std::uint64_t seed, std::int32_t position, const std::int32_t* tokens, std::size_t count, double* noise) {
   for (std::size_t i = 0; i < count; ++i)
-    noise[i] = gumbel(seed, position, tokens[i], random_word(seed, position, tokens[i], 0));
+    noise[i] = gumbel_of_word(seed, position, tokens[i], random_word(seed, position, tokens[i], 0));
 }
 
 bool log_probabilities(const float* logits, std::int32_t vocabulary, std::int32_t chosen, std::int32_t count,
