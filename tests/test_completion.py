@@ -35,7 +35,8 @@ def test_any_cut_gives_the_same_text(pieces: list[str], stops: list[str]) -> Non
 
 
 @given(
-    st.lists(st.text("ab", max_size=3), max_size=8), st.lists(st.text("ab", min_size=1, max_size=3), max_size=3)
+    st.lists(st.text("ab", max_size=3), max_size=8),
+    st.lists(st.text("ab", min_size=1, max_size=3), max_size=3),
 )
 def test_what_is_let_through_is_never_taken_back(pieces: list[str], stops: list[str]) -> None:
     matcher = StopMatcher(stops)

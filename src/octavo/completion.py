@@ -40,7 +40,9 @@ class GenerationOptions(TypedDict, total=False):
     frequency_penalty: float | None
     logit_bias: Mapping[int, float] | None  # token id -> what is added to its logit
     seed: int | None  # the same seed gives the same text, whatever else is in the batch
-    stop: str | Sequence[str] | None  # generation ends before the first of these; they are never part of the text
+    stop: (
+        str | Sequence[str] | None
+    )  # generation ends before the first of these; they are never part of the text
 
 
 class Decoder(Protocol):
@@ -55,7 +57,8 @@ class Completion:
     """The whole answer to one prompt.
 
     text: without the stop string that ended it.  tokens: every id that was generated, in order.
-    finish_reason: "stop" (an end token or a stop string), "length" (max_tokens or a full context), "cancelled".
+    finish_reason: "stop" (an end token or a stop string), "length" (max_tokens or a full context) or
+        "cancelled".
     """
 
     text: str
@@ -68,7 +71,7 @@ class Completion:
 
     @property
     def tokens_per_second(self) -> float:
-        """Speed of generation: tokens after the first, by the time they took; 0 where there is no second one."""
+        """Speed of generation: the tokens after the first, by the time they took; 0 where there are none."""
         later = len(self.tokens) - 1
         seconds = self.timings.generation_seconds
         return later / seconds if later > 0 and seconds > 0 else 0.0
@@ -177,7 +180,9 @@ class Stream(Iterator[Piece]):
     def _end(self) -> Piece:
         self._ended = True
         tail = self._matcher.push(self._decoder.finish()) + self._matcher.finish()
-        self.finish_reason = "stop" if self._matcher.stopped else self._generation.finish_reason or "cancelled"
+        self.finish_reason = (
+            "stop" if self._matcher.stopped else self._generation.finish_reason or "cancelled"
+        )
         if not tail:
             raise StopIteration
         self._text.append(tail)
@@ -189,7 +194,9 @@ class Stream(Iterator[Piece]):
 
     def completion(self) -> Completion:
         """What has been generated so far; after the last piece, the whole completion."""
-        return Completion("".join(self._text), list(self.tokens), self.finish_reason or "cancelled", self.timings)
+        return Completion(
+            "".join(self._text), list(self.tokens), self.finish_reason or "cancelled", self.timings
+        )
 
     def cancel(self) -> None:
         """Ask the generation to end; safe from another thread.  The stream then ends at its next token."""

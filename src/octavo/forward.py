@@ -125,7 +125,12 @@ def _each_chunk_of_logits(
             logits = buffer[: part.stop - part.start]
             outputs = np.arange(len(logits), dtype=np.int32)
             runner.step(
-                layout.tokens[part], layout.positions[part], layout.rows[part], layout.block_tables, outputs, logits
+                layout.tokens[part],
+                layout.positions[part],
+                layout.rows[part],
+                layout.block_tables,
+                outputs,
+                logits,
             )
             yield part, logits
 

@@ -34,7 +34,7 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """bandwidth_gb_s: 10^9 bytes a second.  operations_per_second: of 8-bit dot products; 0 where not measured."""
+    """bandwidth_gb_s: 10^9 bytes a second.  operations_per_second: of 8-bit dot products, 0 if not measured."""
 
     bandwidth_gb_s: float
     operations_per_second: float = 0.0
@@ -42,14 +42,18 @@ class Roofline:
     def seconds(self, cost: StepCost) -> float:
         """The least time that a step can take."""
         reading = cost.bytes / (self.bandwidth_gb_s * 1e9)
-        return max(reading, cost.operations / self.operations_per_second) if self.operations_per_second else reading
+        return (
+            max(reading, cost.operations / self.operations_per_second)
+            if self.operations_per_second
+            else reading
+        )
 
 
 def step_cost(runner: Runner, config: ModelConfig, *, new: int, batch: int, depth: int) -> StepCost:
     """Cost of `new` tokens for each of `batch` sequences that have `depth` tokens in the KV cache.
 
     Weights are read once however many tokens share the step; keys and values once for each sequence.
-    Operations count the matrices of the blocks for each token, and the output matrix for one token a sequence.
+    Operations: the matrices of the blocks for each token, and the output matrix for one token a sequence.
     """
     rows = config.heads + 2 * config.key_value_heads
     attention = config.hidden_size * config.head_width * (rows + config.heads)

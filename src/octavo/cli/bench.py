@@ -61,7 +61,9 @@ QUICK = Sizes(prompt=128, generate=16, depths=(0,), repetitions=1, bandwidth_sec
 @click.option("--threads", type=click.IntRange(min=1), help="Default: what this process may really use.")
 @click.option("--kv-type", type=click.Choice(["f16", "int8"]), default="f16", show_default=True)
 @click.option("--offline", is_flag=True, help="Never use the network.")
-@click.option("--json", "as_json", is_flag=True, help="One object: model, threads, isa, bandwidth_gb_s, rows.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One object: model, threads, isa, bandwidth_gb_s, rows."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 @reports_errors
 def command(
@@ -70,9 +72,9 @@ def command(
     """Speed of MODEL on prompts and in generation, for 1, 4 and 8 sequences, at depth 0 and 2048.
 
     It drives the native step itself: tokenizing and sampling are not in the figures (`octavo run` prints a
-    speed that has them).  Each figure is the median of its steps.  The limit of a row is the slower of reading
-    weights and KV cache at the memory bandwidth measured here and now, and, where it is known, of the
-    multiplications at the measured speed of 8-bit dot products.
+    speed that has them).  Each figure is the median of its steps.  The limit of a row is the slower of
+    reading weights and KV cache at the memory bandwidth measured here and now, and, where it is known, of
+    the multiplications at the measured speed of 8-bit dot products.
     """
     sizes = QUICK if quick else FULL
     longest = max(sizes.depths) + max(sizes.prompt, sizes.generate + 2)
@@ -101,7 +103,9 @@ def command(
         _print_table(report, rows, machine)
     skipped = [depth for depth in sizes.depths if depth not in {row.depth for row in rows}]
     if skipped and not quiet:
-        notice(f"depth {skipped[0]} left out: the model's context holds {loaded.config.context_length} tokens")
+        notice(
+            f"depth {skipped[0]} left out: the model's context holds {loaded.config.context_length} tokens"
+        )
 
 
 def measure(
@@ -123,7 +127,9 @@ def measure(
                 limit = batch / machine.seconds(cost)
             else:
                 speed = batch * sizes.prompt / prompt_seconds(model, tables, depth, sizes)
-                cost = roofline.step_cost(model.runner, model.config, new=sizes.prompt, batch=batch, depth=depth)
+                cost = roofline.step_cost(
+                    model.runner, model.config, new=sizes.prompt, batch=batch, depth=depth
+                )
                 limit = batch * sizes.prompt / machine.seconds(cost)
         prompt, generate = (0, sizes.generate) if generates else (sizes.prompt, 0)
         yield Row(prompt, generate, batch, depth, round(speed, 2), round(speed / limit, 4))
@@ -142,7 +148,11 @@ def prompt_seconds(model: Model, tables: NDArray[np.int32], depth: int, sizes: S
     def once() -> None:
         for start in range(0, batch * length, runner.max_step_tokens):
             part = slice(start, min(start + runner.max_step_tokens, batch * length))
-            last = [index - start for index in range(length - 1, batch * length, length) if part.start <= index < part.stop]
+            last = [
+                index - start
+                for index in range(length - 1, batch * length, length)
+                if part.start <= index < part.stop
+            ]
             outputs = np.asarray(last, np.int32)
             runner.step(tokens[part], positions[part], rows[part], tables, outputs, logits[: len(last)])
 
@@ -181,7 +191,8 @@ def _print_table(report: dict[str, object], rows: Sequence[Row], machine: roofli
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{report['model']}: {report['threads']} threads, {report['isa']}, memory {machine.bandwidth_gb_s:.1f} GB/s"
+    title = f"{report['model']}: {report['threads']} threads, {report['isa']}"
+    title += f", memory {machine.bandwidth_gb_s:.1f} GB/s"
     if machine.operations_per_second:
         title += f", 8-bit dot products {machine.operations_per_second / 1e12:.2f} T/s"
     table = Table(title=title, title_justify="left")

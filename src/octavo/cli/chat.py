@@ -27,7 +27,7 @@ HELP = """\
 /system TEXT    set the system prompt; without TEXT, show it
 /save FILE      write the conversation: JSON messages, or Markdown for a name that ends in .md
 /exit           leave (also Ctrl-D)
-Several lines: end a line with \\, or put them between lines that begin and end with \"\"\" or ``` (``` is kept).
+Several lines: end a line with \\, or put them between \"\"\" and \"\"\", or ``` and ``` (which stay: they mean code).
 Ctrl-C stops the answer; at the prompt it clears the line."""
 
 Message = dict[str, object]
@@ -53,7 +53,7 @@ class Conversation:
     def ask(self, question: str) -> list[Message]:
         """Add a question; return the messages to answer, which leave room for an answer.
 
-        Raises ContextLengthError when the question alone does not fit; it is then not part of the conversation.
+        Raises ContextLengthError when the question alone does not fit; it is then forgotten.
         """
         self.turns.append({"role": "user", "content": question})
         context = self._model.context
@@ -64,14 +64,14 @@ class Conversation:
                 self.turns.pop()
                 self.left_out = min(before, len(self.turns))
                 raise ContextLengthError(
-                    f"the message needs {needed} tokens, and {context - room} of the context of {context} are "
-                    f"left beside the answer: shorten it, or start with a larger --context"
+                    f"the message needs {needed} tokens, and {context - room} of the context of {context} "
+                    f"are left beside the answer: shorten it, or start with a larger --context"
                 )
             self.left_out += 2
         if self.left_out > before:
             warning(
-                f"the conversation has outgrown the context of {context} tokens: the model no longer sees the "
-                f"first {self.left_out // 2} of {len(self.turns) // 2} exchanges (/clear starts afresh)"
+                f"the conversation has outgrown the context of {context} tokens: the model no longer sees "
+                f"the first {self.left_out // 2} of {len(self.turns) // 2} exchanges (/clear starts afresh)"
             )
         return self.messages()
 
@@ -88,7 +88,9 @@ class Conversation:
         system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         messages = system + self.turns
         if path.suffix == ".md":
-            text = "\n\n".join(f"**{message['role']}**\n\n{message['content']}" for message in messages) + "\n"
+            text = (
+                "\n\n".join(f"**{message['role']}**\n\n{message['content']}" for message in messages) + "\n"
+            )
         else:
             text = json.dumps(messages, ensure_ascii=False, indent=2) + "\n"
         path.write_text(text, encoding="utf-8")
@@ -97,8 +99,8 @@ class Conversation:
 def read_message(read_line: Callable[[str], str]) -> str:
     """One message of one or more lines; raises EOFError at the end of input.
 
-    A trailing backslash continues the line.  A line that begins with a fence lasts until a line that ends with
-    it; the fence \"\"\" is taken away, ``` stays, since it means code to the model too.
+    A trailing backslash continues the line.  A line that begins with a fence lasts until a line that ends
+    with it; the fence \"\"\" is taken away, ``` stays, since it means code to the model too.
     """
     line = read_line(PROMPT)
     fence = next((fence for fence in FENCES if line.lstrip().startswith(fence)), None)
@@ -198,9 +200,9 @@ def _read_plain_line(_: str) -> str:
 def command(model: str | None, system: str | None, quiet: bool, **options: Any) -> None:
     """Talk with a model in the terminal.
 
-    Ctrl-C stops the answer and not the program; Ctrl-D leaves.  Several lines: end a line with \\, or put them
-    between lines of three double quotes or backquotes.  /help lists the commands.  Lines that you typed are
-    kept for the next time (arrow keys) in the cache folder.
+    Ctrl-C stops the answer and not the program; Ctrl-D leaves.  Several lines: end a line with a backslash,
+    or put them between three double quotes or backquotes.  /help lists the commands.  Lines that you typed
+    are kept for the next time (arrow keys) in the cache folder.
     """
     arguments = generation_arguments(options)
     with load_model(model, quiet=quiet, max_sequences=1, **options) as loaded, line_editing() as read_line:

@@ -23,7 +23,9 @@ MOST_COLUMNS = 12
 @click.argument("model")
 @click.argument("texts", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="One object: model, dimensions, embeddings.")
-@click.option("--truncate", is_flag=True, help="Cut texts that are too long for the model; else they are an error.")
+@click.option(
+    "--truncate", is_flag=True, help="Cut texts that are too long for the model; else they are an error."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: what this process may really use.")
 @click.option("--offline", is_flag=True, help="Never use the network.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
@@ -47,11 +49,15 @@ def command(
     """
     given = list(texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not given:
-        raise click.UsageError('no text: octavo embed MODEL "one text" "another", or a line for each on standard input.')
+        raise click.UsageError(
+            'no text: octavo embed MODEL "one text" "another", or a line for each on standard input.'
+        )
     with load_model(model, quiet=quiet, threads=threads, offline=offline) as loaded:
         vectors = loaded.embed(given, truncate=truncate)
     if as_json:
-        click.echo(json.dumps({"model": loaded.name, "dimensions": vectors.shape[1], "embeddings": vectors.tolist()}))
+        click.echo(
+            json.dumps({"model": loaded.name, "dimensions": vectors.shape[1], "embeddings": vectors.tolist()})
+        )
     elif sys.stdout.isatty():
         _print_similarities(given, vectors)
     else:

@@ -44,20 +44,47 @@ _SAMPLING_OPTIONS = (
     click.option("--max-tokens", type=click.IntRange(min=1), help="Generate at most this many tokens."),
     click.option("--temperature", type=click.FloatRange(min=0), help="0 always takes the likeliest token."),
     click.option("--top-k", type=click.IntRange(min=0), help="Keep the K likeliest tokens; 0 keeps all."),
-    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Keep the likeliest tokens that add up to P."),
-    click.option("--min-p", type=click.FloatRange(0, 1), help="Keep tokens at least P times as likely as the likeliest."),
-    click.option("--repetition-penalty", type=click.FloatRange(min=0, min_open=True), help="Above 1: recent tokens become less likely."),
+    click.option(
+        "--top-p",
+        type=click.FloatRange(0, 1, min_open=True),
+        help="Keep the likeliest tokens that add up to P.",
+    ),
+    click.option(
+        "--min-p",
+        type=click.FloatRange(0, 1),
+        help="Keep tokens at least P times as likely as the likeliest.",
+    ),
+    click.option(
+        "--repetition-penalty",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Above 1: recent tokens become less likely.",
+    ),
     click.option("--presence-penalty", type=float, help="Taken from the logit of each token already seen."),
-    click.option("--frequency-penalty", type=float, help="Taken from the logit of a token each time it was seen."),
-    click.option("--logit-bias", type=TokenBias(), multiple=True, help="Add VALUE to the logit of token ID; repeatable."),
+    click.option(
+        "--frequency-penalty", type=float, help="Taken from the logit of a token each time it was seen."
+    ),
+    click.option(
+        "--logit-bias",
+        type=TokenBias(),
+        multiple=True,
+        help="Add VALUE to the logit of token ID; repeatable.",
+    ),
     click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same text."),
     click.option("--stop", multiple=True, help="End before this text; repeatable."),
 )
 
 _MODEL_OPTIONS = (
-    click.option("--context", type=click.IntRange(min=1), help="Longest sequence in tokens (prompt and answer)."),
+    click.option(
+        "--context", type=click.IntRange(min=1), help="Longest sequence in tokens (prompt and answer)."
+    ),
     click.option("--threads", type=click.IntRange(min=1), help="Default: what this process may really use."),
-    click.option("--kv-type", type=click.Choice(["f16", "int8"]), default="f16", show_default=True, help="Storage of the KV cache."),
+    click.option(
+        "--kv-type",
+        type=click.Choice(["f16", "int8"]),
+        default="f16",
+        show_default=True,
+        help="Storage of the KV cache.",
+    ),
     click.option("--offline", is_flag=True, help="Never use the network."),
 )
 
@@ -80,8 +107,8 @@ def model_options(command: Command) -> Command:
 
 def generation_arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Take the sampling options out of a command's options, as keyword arguments of `Model.generate`."""
-    names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-    names += ("presence_penalty", "frequency_penalty", "seed")
+    names = ["max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty"]
+    names += ["presence_penalty", "frequency_penalty", "seed"]
     arguments = {name: options.pop(name) for name in names}
     arguments["logit_bias"] = dict(options.pop("logit_bias")) or None
     arguments["stop"] = list(options.pop("stop")) or None
@@ -142,12 +169,12 @@ def _read_file(name: str) -> str:
 def _piped_text(*, wait: bool) -> str | None:
     """What standard input brings, or None for a terminal or nothing.
 
-    Without `wait`, a pipe that nobody writes to (a service, ssh, a test) is given up after a second, and loudly.
+    Without `wait`, a pipe that nobody writes to (a service, ssh, a test) is given up after a second, loudly.
     """
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
         return None
     if not wait and not _brings_something():
-        warning(f"nothing on standard input within {PIPE_PATIENCE_SECONDS:.0f} s: going on without it (-f - waits)")
+        warning(f"nothing on standard input within {PIPE_PATIENCE_SECONDS:.0f} s: not waiting (-f - does)")
         return None
     return sys.stdin.read() or None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @click.command("perplexity", context_settings={"max_content_width": 110})
 @click.argument("model")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@click.option("--context", type=click.IntRange(min=2), default=512, show_default=True, help="Tokens in a window.")
+@click.option(
+    "--context", type=click.IntRange(min=2), default=512, show_default=True, help="Tokens in a window."
+)
 @click.option("--max-tokens", type=click.IntRange(min=2), help="Score only the first tokens of the file.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: what this process may really use.")
 @click.option("--kv-type", type=click.Choice(["f16", "int8"]), default="f16", show_default=True)
@@ -43,11 +45,19 @@ def command(
 ) -> None:
     """Perplexity of MODEL on the text of FILE (- is standard input).
 
-    The text is cut into windows of --context tokens that do not overlap, each with the model's beginning token
-    in front if it has one; every token of a window but its first is scored.  perplexity = exp(nats per token).
+    The text is cut into windows of --context tokens that do not overlap, each with the model's beginning
+    token in front if it has one; every token of a window but its first is scored.
+    perplexity = exp(nats per token).
     """
-    with load_model(model, quiet=quiet, threads=threads, offline=offline, context=context, kv_type=kv_type,
-                    max_sequences=1) as loaded:
+    with load_model(
+        model,
+        quiet=quiet,
+        threads=threads,
+        offline=offline,
+        context=context,
+        kv_type=kv_type,
+        max_sequences=1,
+    ) as loaded:
         windows = list(windows_of(loaded, _read(file), context, max_tokens))
         nats, scored = 0.0, 0
         with ProgressBar("scoring", quiet=quiet) as progress:

@@ -125,7 +125,9 @@ class ProgressBar:
     standard error is no terminal, or when `quiet`.
     """
 
-    def __init__(self, title: str, *, quiet: bool = False, byte_sizes: bool = False, delay: float = 1.0) -> None:
+    def __init__(
+        self, title: str, *, quiet: bool = False, byte_sizes: bool = False, delay: float = 1.0
+    ) -> None:
         self._title = title
         self._byte_sizes = byte_sizes
         self._delay = delay

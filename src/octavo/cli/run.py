@@ -16,9 +16,13 @@ DEFAULT_MAX_TOKENS = 512
 
 @click.command("run", context_settings={"max_content_width": 110})
 @click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]")
-@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Prompt from a file; - is standard input.")
+@click.option(
+    "-f", "--file", "files", multiple=True, metavar="FILE", help="Prompt from a file; - is standard input."
+)
 @click.option("-s", "--system", help="System prompt (needs a chat template).")
-@click.option("--raw", is_flag=True, help="Complete the text as it stands, without the model's chat template.")
+@click.option(
+    "--raw", is_flag=True, help="Complete the text as it stands, without the model's chat template."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the text.")
 @sampling_options
