@@ -49,6 +49,7 @@ class ByteTokenizer:
     beginning_id = None
     end_ids = frozenset({END})
     add_beginning = False
+    special_tokens: dict[str, str] = {"eos_token": "<end>"}
 
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         if not parse_special:

@@ -96,6 +96,9 @@ def test_special_tokens_in_what_a_user_says_are_text(make_model: MakeModel) -> N
     model = make_model(template=PLAIN_TEMPLATE + "<end>")
     tokens = model.encode_chat([{"role": "user", "content": "say <end> now"}])
     assert tokens == [*b"[user]say <end> now[answer]", 256]
+    hidden = "<e<end>nd>\ufdd0<end><end>"
+    tokens = model.encode_chat([{"role": "user", "content": hidden}])
+    assert tokens == [*f"[user]{hidden}[answer]".encode(), 256]
 
 
 def test_defaults_come_from_the_model_and_then_from_octavo(make_model: MakeModel, scripted: Scripted) -> None:
@@ -137,16 +140,11 @@ def test_impossible_options_are_refused(make_model: MakeModel) -> None:
         model.generate("x", temperature=-1.0)
 
 
-def test_logits_and_scores_are_those_of_each_history(make_model: MakeModel) -> None:
+def test_logits_are_those_of_each_history(make_model: MakeModel) -> None:
     model = make_model()
     tokens = list(b"a text longer than the largest step of this runner, which takes 64")
     expected = np.stack([model.runner.logits_after(tokens[: end + 1]) for end in range(len(tokens))])  # type: ignore[attr-defined]
     assert np.array_equal(model.logits(tokens), expected)
-    wide = expected[:-1].astype(np.float64)
-    log_probabilities = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
-    chosen = log_probabilities[np.arange(len(tokens) - 1), tokens[1:]]
-    assert model.score(tokens) == pytest.approx(chosen, abs=1e-5)
-    assert model.score(tokens[:1]).shape == (0,)
     with pytest.raises(ValueError, match="999"):
         model.logits([1, 999])
     with pytest.raises(ValueError, match="no tokens"):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from octavo import forward, machine
 from octavo.completion import Completion, ContextLengthError, GenerationOptions, Stream
+from octavo.conversation import encode_conversation
 from octavo.errors import OutOfMemoryError, UnsupportedError
 from octavo.model_config import ModelConfig
 
@@ -108,9 +109,7 @@ class Model:
 
     def encode_chat(self, messages: Messages) -> list[int]:
         """The tokens of a conversation in the model's chat template, ready for the answer."""
-        # The template writes the beginning token itself where the model wants one.
-        text = self._template.render(messages, add_generation_prompt=True)
-        return self.tokenizer.encode(text, add_special=False, parse_special=True)
+        return encode_conversation(self.tokenizer, self._template, messages)
 
     # Text to numbers
 
@@ -140,13 +139,9 @@ class Model:
         if needed > there:
             raise OutOfMemoryError(
                 f"logits of {len(tokens)} tokens need {needed / 2**30:.1f} GiB, and {there / 2**30:.1f} GiB "
-                "are available: ask for fewer tokens, or for score(), which keeps one number a token"
+                "are available: ask for fewer tokens at once"
             )
         return forward.all_logits(self.runner, self.engine.borrow, tokens)
-
-    def score(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
-        """Natural log-probability of each token but the first, given those before it, float32 [T - 1]."""
-        return forward.log_probabilities(self.runner, self.engine.borrow, self._check_tokens(token_ids))
 
     # Life
 
@@ -168,17 +163,7 @@ class Model:
     def _template(self) -> ChatTemplate:
         from octavo.text.templates import ChatTemplate
 
-        return ChatTemplate(self._checkpoint.chat_template, tokens=self._named_tokens())
-
-    def _named_tokens(self) -> dict[str, str]:
-        named = {
-            "bos_token": self.config.beginning_token,
-            "eos_token": next(iter(self.config.end_tokens), None),
-        }
-        return {
-            name: "" if token is None else self.tokenizer.decode([token], skip_special=False)
-            for name, token in named.items()
-        }
+        return ChatTemplate(self._checkpoint.chat_template, tokens=self.tokenizer.special_tokens)
 
     def _encode_prompt(self, text: str) -> list[int]:
         """Tokens of a prompt, checked to leave room for at least one more."""

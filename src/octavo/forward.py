@@ -1,4 +1,4 @@
-"""Whole texts through the native step, beside the engine: hidden states, logits, log-probabilities.
+"""Whole texts through the native step, beside the engine: hidden states and logits.
 
 Nothing is sampled here.  A text borrows KV blocks from the engine's pool for as long as its pass takes.
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 # borrow(number of blocks) lends that many blocks of the KV pool, and the right to step, for a `with` block.
 Borrow = Callable[[int], AbstractContextManager[Sequence[int]]]
-
-# Logits of one step are kept below this, whatever the vocabulary.
-_LOGITS_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,49 +110,19 @@ def _hidden_states(runner: Runner, layout: _Layout) -> NDArray[np.float32]:
     return states
 
 
-def _each_chunk_of_logits(
-    runner: Runner, borrow: Borrow, tokens: Sequence[int]
-) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """(positions, their logits [chunk, V]) in order; the buffer is used again for the next chunk."""
-    size = min(runner.max_step_tokens, max(16, _LOGITS_BYTES // (4 * runner.vocabulary_size)), len(tokens))
-    buffer = np.empty((size, runner.vocabulary_size), np.float32)
+def all_logits(runner: Runner, borrow: Borrow, tokens: Sequence[int]) -> NDArray[np.float32]:
+    """Logits after each token, float32 [T, V]: row t tells of token t + 1."""
+    logits = np.empty((len(tokens), runner.vocabulary_size), np.float32)
     with borrow(_block_counts([tokens], runner.block_size)[0]) as blocks:
         layout = _lay_out([tokens], blocks, runner.block_size)
-        for part in _chunks(len(tokens), size):
-            logits = buffer[: part.stop - part.start]
-            outputs = np.arange(len(logits), dtype=np.int32)
+        for part in _chunks(len(tokens), runner.max_step_tokens):
+            outputs = np.arange(part.stop - part.start, dtype=np.int32)
             runner.step(
                 layout.tokens[part],
                 layout.positions[part],
                 layout.rows[part],
                 layout.block_tables,
                 outputs,
-                logits,
+                logits[part],
             )
-            yield part, logits
-
-
-def all_logits(runner: Runner, borrow: Borrow, tokens: Sequence[int]) -> NDArray[np.float32]:
-    """Logits after each token, float32 [T, V]: row t tells of token t + 1."""
-    logits = np.empty((len(tokens), runner.vocabulary_size), np.float32)
-    for part, chunk in _each_chunk_of_logits(runner, borrow, tokens):
-        logits[part] = chunk
     return logits
-
-
-def log_probabilities(runner: Runner, borrow: Borrow, tokens: Sequence[int]) -> NDArray[np.float32]:
-    """Natural log-probability of each token but the first, given those before it, float32 [T - 1].
-
-    Never holds more than a few hundred megabytes of logits, however long the text.
-    """
-    targets = np.asarray(tokens[1:], np.intp)
-    result = np.empty(len(targets), np.float32)
-    for part, chunk in _each_chunk_of_logits(runner, borrow, tokens):
-        stop = min(part.stop, len(targets))
-        if stop <= part.start:
-            continue
-        rows = chunk[: stop - part.start]
-        rows -= rows.max(axis=1, keepdims=True)
-        chosen = rows[np.arange(len(rows)), targets[part.start : stop]]
-        result[part.start : stop] = chosen - np.log(np.exp(rows, out=rows).sum(axis=1, dtype=np.float64))
-    return result

@@ -34,7 +34,7 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """bandwidth_gb_s: 10^9 bytes a second.  operations_per_second: of 8-bit dot products, 0 if not measured."""
+    """bandwidth_gb_s: 10^9 bytes a second.  operations_per_second: of 8-bit dot products, 0 if unknown."""
 
     bandwidth_gb_s: float
     operations_per_second: float = 0.0

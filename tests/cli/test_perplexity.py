@@ -6,14 +6,13 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from octavo.api import Model
-from octavo.cli.perplexity import command, windows_of
-from octavo.errors import OctavoError
+from octavo.cli.perplexity import command
 
 Invoke = Callable[..., Any]
 UseModel = Callable[..., dict[str, Any]]
@@ -29,7 +28,12 @@ def test_json_has_the_promised_fields(
     report = json.loads(invoke(command, "m", str(file), "--context", "30", "--json").stdout)
     tokens = list(file.read_bytes())
     windows = [tokens[:30], tokens[30:60], tokens[60:]]
-    nats = -sum(float(make_model().score(window).sum()) for window in windows)
+    model = make_model()
+    nats = 0.0
+    for window in windows:
+        rows = model.logits(window)[:-1].astype(np.float64)
+        losses = np.log(np.exp(rows).sum(axis=1)) - rows[np.arange(len(rows)), window[1:]]
+        nats += float(losses.sum())
     scored = sum(len(window) - 1 for window in windows)
     assert list(report) == ["perplexity", "tokens", "nats_per_token"]
     assert report["tokens"] == scored
@@ -39,17 +43,12 @@ def test_json_has_the_promised_fields(
     assert "perplexity " in invoke(command, "m", "-", input="piped text").stdout
 
 
-def test_windows_begin_with_the_beginning_token() -> None:
-    tokenizer = SimpleNamespace(
-        encode=lambda text, add_special: list(text.encode()), beginning_id=1, add_beginning=True
-    )
-    model: Any = SimpleNamespace(tokenizer=tokenizer)
-    assert list(windows_of(model, "abcdefg", 4, None)) == [[1, *b"abc"], [1, *b"def"], [1, *b"g"]]
-    assert list(windows_of(model, "abcdefg", 4, 4)) == [[1, *b"abc"], [1, *b"d"]]
-    tokenizer.add_beginning = False
-    assert list(windows_of(model, "abcdefghi", 4, None)) == [[*b"abcd"], [*b"efgh"]]
-    with pytest.raises(OctavoError, match="1 tokens"):
-        windows_of(model, "a", 4, None)
+def test_only_so_many_tokens(invoke: Invoke, use_model: UseModel, tmp_path: Path) -> None:
+    use_model()
+    result = invoke(command, "m", "-", "--max-tokens", "10", "--json", input="a text of more than ten tokens")
+    assert json.loads(result.stdout)["tokens"] == 9
+    result = invoke(command, "m", "-", input="a")
+    assert result.exit_code == 1 and "1 tokens" in result.stderr
 
 
 def test_a_file_that_is_not_text_is_one_line(invoke: Invoke, use_model: UseModel, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ HELP = """\
 /system TEXT    set the system prompt; without TEXT, show it
 /save FILE      write the conversation: JSON messages, or Markdown for a name that ends in .md
 /exit           leave (also Ctrl-D)
-Several lines: end a line with \\, or put them between \"\"\" and \"\"\", or ``` and ``` (which stay: they mean code).
+Several lines: end a line with \\, or put them between \"\"\" and \"\"\"; ``` too, which stays (code).
 Ctrl-C stops the answer; at the prompt it clears the line."""
 
 Message = dict[str, object]

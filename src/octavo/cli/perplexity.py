@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
 import sys
-from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,11 @@ from octavo.cli.rendering import ProgressBar, reports_errors
 from octavo.errors import FormatError, OctavoError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from octavo.api import Model
+    from octavo.evaluation.perplexity import Perplexity
 
 
 @click.command("perplexity", context_settings={"max_content_width": 110})
@@ -45,10 +49,11 @@ def command(
 ) -> None:
     """Perplexity of MODEL on the text of FILE (- is standard input).
 
-    The text is cut into windows of --context tokens that do not overlap, each with the model's beginning
-    token in front if it has one; every token of a window but its first is scored.
+    The text is cut into windows of --context tokens that do not overlap.  Every token of a window but its
+    first is scored; that first one gives way to the model's beginning token if it has one.
     perplexity = exp(nats per token).
     """
+    text = _read(file)
     with load_model(
         model,
         quiet=quiet,
@@ -58,33 +63,29 @@ def command(
         kv_type=kv_type,
         max_sequences=1,
     ) as loaded:
-        windows = list(windows_of(loaded, _read(file), context, max_tokens))
-        nats, scored = 0.0, 0
-        with ProgressBar("scoring", quiet=quiet) as progress:
-            for done, window in enumerate(windows):
-                progress(done, len(windows))
-                scores = loaded.score(window)
-                nats -= float(scores.sum(dtype="float64"))
-                scored += len(scores)
-    per_token = nats / scored
-    result = {"perplexity": _exponential(per_token), "tokens": scored, "nats_per_token": per_token}
+        result = _measure(loaded, text, context, max_tokens, quiet=quiet)
     if as_json:
-        click.echo(json.dumps(result))
+        click.echo(json.dumps(asdict(result)))
     else:
-        click.echo(f"perplexity {result['perplexity']:.4f}  ({scored} tokens, {per_token:.5f} nats a token)")
+        nats = f"{result.nats_per_token:.5f} nats a token"
+        click.echo(f"perplexity {result.perplexity:.4f}  ({result.tokens} tokens, {nats})")
 
 
-def windows_of(model: Model, text: str, size: int, most: int | None) -> Iterator[list[int]]:
-    """Windows of at most `size` tokens; raises OctavoError where there is nothing to score."""
+def _measure(model: Model, text: str, context: int, most: int | None, *, quiet: bool) -> Perplexity:
+    from octavo.evaluation.perplexity import perplexity
+
     tokens = model.tokenizer.encode(text, add_special=False)[:most]
-    beginning = model.tokenizer.beginning_id
-    front = [beginning] if model.tokenizer.add_beginning and beginning is not None else []
-    step = size - len(front)
-    windows = [front + tokens[start : start + step] for start in range(0, len(tokens), step)]
-    windows = [window for window in windows if len(window) >= 2]
-    if not windows:
+    beginning = model.tokenizer.beginning_id if model.tokenizer.add_beginning else None
+    if len(tokens) < 2:
         raise OctavoError(f"nothing to score: the text has {len(tokens)} tokens, and at least 2 are needed")
-    return iter(windows)
+    windows, done = -(-len(tokens) // context), itertools.count()
+    with ProgressBar("scoring", quiet=quiet) as progress:
+
+        def scores(window: NDArray[np.int32]) -> NDArray[np.float32]:
+            progress(next(done), windows)
+            return model.logits(window.tolist())
+
+        return perplexity(scores, tokens, context, beginning_token=beginning)
 
 
 def _read(name: str) -> str:
@@ -92,7 +93,3 @@ def _read(name: str) -> str:
         return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"{name}: not UTF-8 text: {error}") from error
-
-
-def _exponential(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf
