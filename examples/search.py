@@ -1,6 +1,6 @@
 """Search by meaning.    python examples/search.py [MODEL]
 
-Any model embeds, but one that was trained for it is far better at it: hf:sentence-transformers/all-MiniLM-L6-v2.
+Any model embeds, but one that was trained for it is far better: hf:sentence-transformers/all-MiniLM-L6-v2.
 """
 
 import sys

@@ -156,39 +156,41 @@ def byte_config(**changes: Any) -> ModelConfig:
     return ModelConfig(**(sizes | changes))
 
 
-MakeModel = Callable[..., Model]
+def build_model(
+    script: Script | None = None,
+    *,
+    context: int = 256,
+    block_count: int = 64,
+    config: dict[str, Any] | None = None,
+    template: str | None = None,
+    generation: dict[str, Any] | None = None,
+    max_sequences: int = 8,
+    runner: HistoryRunner | None = None,
+) -> Model:
+    """A Model on the real engine, with bytes for tokens and a HistoryRunner for a step."""
+    from octavo.weights.checkpoint import GenerationDefaults
+
+    checkpoint: Any = SimpleNamespace(
+        path=Path("tiny.gguf"),
+        config=byte_config(**(config or {})),
+        tensors={},
+        metadata={},
+        chat_template=template,
+        generation=GenerationDefaults(**(generation or {})),
+        tokenizer=ByteTokenizer,
+    )
+    runner = runner or HistoryRunner(block_count, script)
+    return Model(checkpoint, runner, context=context, threads=1, max_sequences=max_sequences)
 
 
 @pytest.fixture
-def make_model() -> Iterator[MakeModel]:
-    """make_model(script=..., context=..., config={...}, template=..., generation={...}) -> Model."""
-    from octavo.weights.checkpoint import GenerationDefaults
-
+def make_model() -> Iterator[Callable[..., Model]]:
+    """`build_model`, whose models are closed at the end of the test."""
     models: list[Model] = []
 
-    def make(
-        script: Script | None = None,
-        *,
-        context: int = 256,
-        block_count: int = 64,
-        config: dict[str, Any] | None = None,
-        template: str | None = None,
-        generation: dict[str, Any] | None = None,
-        max_sequences: int = 8,
-    ) -> Model:
-        checkpoint = SimpleNamespace(
-            path=Path("tiny.gguf"),
-            config=byte_config(**(config or {})),
-            tensors={},
-            metadata={},
-            chat_template=template,
-            generation=GenerationDefaults(**(generation or {})),
-            tokenizer=ByteTokenizer,
-        )
-        runner = HistoryRunner(block_count, script)
-        model = Model(checkpoint, runner, context=context, threads=1, max_sequences=max_sequences)  # type: ignore[arg-type]
-        models.append(model)
-        return model
+    def make(*arguments: Any, **options: Any) -> Model:
+        models.append(build_model(*arguments, **options))
+        return models[-1]
 
     yield make
     for model in models:
