@@ -1,6 +1,6 @@
 """A verb on a model that counts for ever, a number every few milliseconds: a program to interrupt.
 
-python slow_program.py VERB WORDS...; makes the file that SLOW_PROGRAM_MARK names after 20 steps.
+python slow_program.py VERB WORDS...; makes the file that SLOW_PROGRAM_MARK names after 20 tokens.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,16 @@ from octavo import api, roofline  # noqa: E402
 
 
 class SlowRunner(conftest.HistoryRunner):  # type: ignore[name-defined,misc]
-    """A step takes 5 ms."""
+    """A token takes 5 ms."""
 
-    def step(self, *arguments: Any) -> None:
+    tokens = 0
+
+    def logits_after(self, history: Sequence[int]) -> Any:
         time.sleep(0.005)
-        super().step(*arguments)
-        if self.steps == 20 and "SLOW_PROGRAM_MARK" in os.environ:
+        self.tokens += 1
+        if self.tokens == 20 and "SLOW_PROGRAM_MARK" in os.environ:
             Path(os.environ["SLOW_PROGRAM_MARK"]).touch()
+        return super().logits_after(history)
 
 
 def load(model: str, **options: Any) -> api.Model:
