@@ -43,27 +43,39 @@ class Model:
 
     config: its architecture and sizes.  tokenizer: `.encode(text)`, `.decode(ids)`.
     context: longest sequence in tokens, prompt and answer together.  threads: of the native step.
-    runner, engine: the native step and its scheduler, for measurements and experiments.
     """
 
     def __init__(
         self, checkpoint: Checkpoint, runner: Runner, *, context: int, threads: int, max_sequences: int
-    ):
+    ) -> None:
         from octavo.decoding.engine import Engine
 
-        self.name = str(checkpoint.metadata.get("general.name") or checkpoint.path.name)
+        self.name = str(checkpoint.metadata.get("name") or checkpoint.path.name)
         self.config: ModelConfig = checkpoint.config
         self.context = context
         self.threads = threads
-        self.runner = runner
-        self.engine: Engine = Engine(runner, max_sequences=max_sequences)
+        self._running: tuple[Runner, Engine] | None = (runner, Engine(runner, max_sequences=max_sequences))
         self._checkpoint = checkpoint
-        self._closed = False
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The model's own tokenizer."""
         return self._checkpoint.tokenizer()
+
+    @property
+    def runner(self) -> Runner:
+        """The native step, for measurements and experiments."""
+        return self._parts()[0]
+
+    @property
+    def engine(self) -> Engine:
+        """The scheduler of generations, for measurements and experiments."""
+        return self._parts()[1]
+
+    def _parts(self) -> tuple[Runner, Engine]:
+        if self._running is None:
+            raise OctavoError(f"{self.name}: the model is closed")
+        return self._running
 
     @property
     def has_chat_template(self) -> bool:
@@ -147,9 +159,9 @@ class Model:
 
     def close(self) -> None:
         """End all generations and give the memory back.  May be called twice."""
-        if not self._closed:
-            self._closed = True
-            self.engine.close()
+        running, self._running = self._running, None
+        if running is not None:
+            running[1].close()
 
     def __enter__(self) -> Self:
         return self

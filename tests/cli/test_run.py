@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from octavo import api
-from octavo.cli import rendering
 from octavo.cli.run import command
 from octavo.errors import ModelNotFoundError
 
@@ -193,8 +192,3 @@ def test_errors_are_one_line_and_exit_code_1(
     monkeypatch.setattr(api, "load", missing)
     result = invoke(command, "nowhere", "x")
     assert (result.exit_code, result.stderr) == (1, "error: no model nowhere\n")
-
-
-def test_terminals_get_no_control_characters() -> None:
-    assert rendering.printable("a\x1b[2Jb\tc\nd\x9b") == "a�[2Jb\tc\nd�"
-    assert rendering.printable("für 東京 🎉") == "für 東京 🎉"

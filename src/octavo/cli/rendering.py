@@ -10,7 +10,6 @@ import functools
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -121,8 +120,8 @@ def closing_line(completion_tokens: int, tokens_per_second: float, share: float 
 class ProgressBar:
     """A bar on standard error for work that turns out to take more than a moment; a context manager.
 
-    Call it with (done, total), total None or 0 while unknown.  Nothing is drawn before `delay` seconds, when
-    standard error is no terminal, or when `quiet`.
+    Call it with (done, total), total None or 0 while unknown; before the first call it only shows that work
+    goes on.  Nothing is drawn before `delay` seconds, when standard error is no terminal, or when `quiet`.
     """
 
     def __init__(
@@ -130,20 +129,28 @@ class ProgressBar:
     ) -> None:
         self._title = title
         self._byte_sizes = byte_sizes
-        self._delay = delay
-        self._enabled = not quiet and sys.stderr.isatty()
-        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self._state: tuple[int, int | None] = (0, None)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
+        self._timer: threading.Timer | None = None
+        if not quiet and sys.stderr.isatty():
+            self._timer = threading.Timer(delay, self._show)
+            self._timer.daemon = True
 
     def __call__(self, done: int, total: int | None = None) -> None:
-        if not self._enabled or time.monotonic() - self._began < self._delay:
-            return
-        if self._progress is None or self._task is None:
+        with self._lock:
+            self._state = done, total or None
+            if self._progress is not None and self._task is not None:
+                self._progress.update(self._task, completed=done, total=total or None)
+
+    def _show(self) -> None:
+        with self._lock:
+            if self._timer is None:  # the work ended at this very moment
+                return
             self._progress = self._make_bar()
-            self._task = self._progress.add_task(self._title, total=total or None)
+            self._task = self._progress.add_task(self._title, completed=self._state[0], total=self._state[1])
             self._progress.start()
-        self._progress.update(self._task, completed=done, total=total or None)
 
     def _make_bar(self) -> Progress:
         from rich.console import Console
@@ -161,9 +168,15 @@ class ProgressBar:
         return Progress(*columns, console=Console(stderr=True), transient=True)
 
     def __enter__(self) -> ProgressBar:
+        if self._timer is not None:
+            self._timer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = self._task = None
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._progress is not None:
+                self._progress.stop()
+                self._progress = self._task = None
