@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from octavo import forward, machine
 from octavo.completion import Completion, ContextLengthError, GenerationOptions, Stream
 from octavo.conversation import encode_conversation
-from octavo.errors import OutOfMemoryError, UnsupportedError
+from octavo.errors import OctavoError, OutOfMemoryError, UnsupportedError
 from octavo.model_config import ModelConfig
 
 if TYPE_CHECKING:
