@@ -79,7 +79,6 @@ class HistoryRunner:
     block_size = 32
     max_step_tokens = 64
     bytes_per_token = 1000
-    isa = "scalar"
 
     def __init__(self, block_count: int = 64, script: Script | None = None) -> None:
         self.block_count = block_count

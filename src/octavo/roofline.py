@@ -81,6 +81,13 @@ def _measure_bandwidth(threads: int, seconds: float) -> float:
     return float(_native.measure_bandwidth(threads, megabytes, seconds))
 
 
+def instruction_set() -> str:
+    """The instruction set that native steps use: OCTAVO_ISA, or the best of this machine."""
+    from octavo import _native
+
+    return str(_native.isa())
+
+
 def memory_bandwidth(threads: int) -> float:
     """GB/s, measured once on this machine for this number of threads and kept in the cache folder."""
     path = _cache_file()

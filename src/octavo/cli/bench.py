@@ -93,7 +93,7 @@ def command(
         report = {
             "model": loaded.name,
             "threads": loaded.threads,
-            "isa": loaded.runner.isa,
+            "isa": roofline.instruction_set(),
             "bandwidth_gb_s": round(machine.bandwidth_gb_s, 2),
             "rows": [asdict(row) for row in rows],
         }
