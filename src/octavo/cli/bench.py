@@ -10,14 +10,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
 from octavo import roofline
 from octavo.cli.options import load_model
 from octavo.cli.rendering import ProgressBar, notice, reports_errors
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from octavo.api import Model
 
 BATCHES = (1, 4, 8)
@@ -112,6 +113,8 @@ def measure(
     model: Model, sizes: Sizes, machine: roofline.Roofline, progress: Callable[[int, int], None]
 ) -> Iterator[Row]:
     """The rows of the report, prompts first."""
+    import numpy as np
+
     longest = max(sizes.prompt, sizes.generate + 2)
     depths = [depth for depth in sizes.depths if depth + longest <= model.config.context_length]
     plan = [(generates, batch, depth) for generates in (False, True) for depth in depths for batch in BATCHES]
@@ -137,6 +140,8 @@ def measure(
 
 def prompt_seconds(model: Model, tables: NDArray[np.int32], depth: int, sizes: Sizes) -> float:
     """Median time of one pass over a prompt of each sequence, in steps as large as they may be."""
+    import numpy as np
+
     runner = model.runner
     batch, length = len(tables), sizes.prompt
     random = np.random.default_rng(0)
@@ -161,6 +166,8 @@ def prompt_seconds(model: Model, tables: NDArray[np.int32], depth: int, sizes: S
 
 def generation_step_seconds(model: Model, tables: NDArray[np.int32], depth: int, count: int) -> float:
     """Median time of one step that gives each sequence its next (greedy) token."""
+    import numpy as np
+
     runner = model.runner
     batch = len(tables)
     rows = np.arange(batch, dtype=np.int32)
