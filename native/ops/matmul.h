@@ -1,0 +1,266 @@
+// out[token][row] = sum over columns of weight[row][column] * activation[token][column] (+ bias[row]).
+//
+// One algorithm for 1 token and for 512: a tile of up to 16 tokens keeps its sums in registers, and the codes of a
+// group are unpacked once for all of them.  Each output has one chain of additions, group after group, whatever the
+// tile: a token's results are the same bits alone or in company (row-invariance).
+//
+// Included by isa/*.cpp after a vector_*.h; everything here has internal linkage.
+#pragma once
+#include "ops/kernels.h"
+#include "ops/panel.h"
+
+namespace octavo {
+namespace {
+
+template <Codes kind>
+inline void unpack(const std::uint8_t* lines, [[maybe_unused]] const std::uint8_t* table, B (&q)[8]) {
+  if constexpr (kind == Codes::U8) {
+OCTAVO_UNROLL
+    for (int j = 0; j < 8; ++j) q[j] = load_line(lines + kLine * j);
+  } else if constexpr (kind == Codes::U2 || kind == Codes::U3) {
+    for (int half = 0; half < 2; ++half) {
+      const B pairs = load_line(lines + kLine * half);
+      q[4 * half + 0] = mask_bytes<3>(pairs);
+      q[4 * half + 1] = mask_bytes<3>(move_bits<2, 0>(pairs));
+      q[4 * half + 2] = mask_bytes<3>(move_bits<4, 0>(pairs));
+      q[4 * half + 3] = mask_bytes<3>(move_bits<6, 0>(pairs));
+    }
+    if constexpr (kind == Codes::U3) {
+      const B bits = load_line(lines + 2 * kLine);
+      q[0] = q[0] | mask_bytes<4>(move_bits<0, 2>(bits));
+      q[1] = q[1] | mask_bytes<4>(move_bits<1, 2>(bits));
+      q[2] = q[2] | mask_bytes<4>(bits);
+      q[3] = q[3] | mask_bytes<4>(move_bits<3, 2>(bits));
+      q[4] = q[4] | mask_bytes<4>(move_bits<4, 2>(bits));
+      q[5] = q[5] | mask_bytes<4>(move_bits<5, 2>(bits));
+      q[6] = q[6] | mask_bytes<4>(move_bits<6, 2>(bits));
+      q[7] = q[7] | mask_bytes<4>(move_bits<7, 2>(bits));
+    }
+  } else {
+OCTAVO_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      const B both = load_line(lines + kLine * j);
+      q[j] = mask_bytes<15>(both);
+      q[j + 4] = mask_bytes<15>(move_bits<4, 0>(both));
+    }
+    if constexpr (kind == Codes::Table)
+OCTAVO_UNROLL
+      for (int j = 0; j < 8; ++j) q[j] = look_up(table, q[j]);
+    if constexpr (kind == Codes::U5) {
+      const B bits = load_line(lines + 4 * kLine);
+      q[0] = q[0] | mask_bytes<16>(move_bits<0, 4>(bits));
+      q[1] = q[1] | mask_bytes<16>(move_bits<1, 4>(bits));
+      q[2] = q[2] | mask_bytes<16>(move_bits<2, 4>(bits));
+      q[3] = q[3] | mask_bytes<16>(move_bits<3, 4>(bits));
+      q[4] = q[4] | mask_bytes<16>(bits);
+      q[5] = q[5] | mask_bytes<16>(move_bits<5, 4>(bits));
+      q[6] = q[6] | mask_bytes<16>(move_bits<6, 4>(bits));
+      q[7] = q[7] | mask_bytes<16>(move_bits<7, 4>(bits));
+    }
+    if constexpr (kind == Codes::U6) {
+      for (int half = 0; half < 2; ++half) {
+        const B pairs = load_line(lines + (4 + half) * kLine);
+        q[4 * half + 0] = q[4 * half + 0] | mask_bytes<48>(move_bits<0, 4>(pairs));
+        q[4 * half + 1] = q[4 * half + 1] | mask_bytes<48>(move_bits<2, 4>(pairs));
+        q[4 * half + 2] = q[4 * half + 2] | mask_bytes<48>(pairs);
+        q[4 * half + 3] = q[4 * half + 3] | mask_bytes<48>(move_bits<6, 4>(pairs));
+      }
+    }
+  }
+  if constexpr (kind == Codes::U8 || kind == Codes::Table)
+OCTAVO_UNROLL
+    for (int j = 0; j < 8; ++j) q[j] = wide(q[j]);
+}
+
+constexpr int zero_shift(int zero) {  // start is -128 * sum; -zero * sum is that shifted right
+  int shift = 0;
+  while ((zero << shift) < 128) ++shift;
+  return shift;
+}
+
+// The integer sum over lines [first, last) of one token, from the start that the zero of the codes asks for.
+template <Codes kind, int zero, int first, int last>
+inline I dots(const B (&q)[8], const std::int8_t* four, const std::int32_t* start) {
+  if constexpr (kind == Codes::U8 || kind == Codes::Table) {
+    I sum = start_wide(start);
+OCTAVO_UNROLL
+    for (int j = first; j < last; ++j) sum = dot_wide(sum, q[j], four + 4 * j);
+    return sum;
+  } else {
+    I sum = zero ? shift_right<zero_shift(zero ? zero : 128)>(broadcast_int(*start)) : broadcast_int(0);
+OCTAVO_UNROLL
+    for (int j = first; j < last; ++j) sum = dot(sum, q[j], four + 4 * j);
+    return sum;
+  }
+}
+
+template <int width>
+struct Record {
+  const std::uint8_t* at;
+  const std::int8_t* codes(int n) const { return (const std::int8_t*)at + kGroup * n; }
+  const float* scale() const { return (const float*)(at + kGroup * width); }
+  const float* sum() const { return scale() + width; }
+  const std::int32_t* start() const { return (const std::int32_t*)(scale() + 2 * width); }
+  const std::int32_t* start_half(int half) const { return start() + width * (1 + half); }
+};
+
+template <Codes kind, Scales scales, int zero, int width>
+inline __attribute__((always_inline)) void quantized_tile(const MatmulTask& task, const std::uint8_t* panel, const std::uint8_t* activations, F (&acc)[width]) {
+  const int groups = task.matrix.groups();
+  const std::uint8_t* codes = panel + task.matrix.scale_bytes();
+  const std::uint8_t* scale = panel;
+  const std::uint8_t* super = panel;
+  for (int group = 0; group < groups; ++group) {
+    if constexpr (super_bytes(scales) != 0) {
+      if (group % kSuperGroups == 0) {
+        super = scale;
+        scale += super_bytes(scales);
+      }
+    }
+    const Record<width> record{activations + record_bytes(width) * group};
+    for (std::size_t line = 0; line < code_bytes(kind); line += kLine) prefetch(codes + 3072 + line);
+    B q[8];
+    unpack<kind>(codes, task.matrix.format.table, q);
+    codes += code_bytes(kind);
+
+    if constexpr (scales == Scales::D || scales == Scales::Bfloat || scales == Scales::KD) {
+      const F d = scales == Scales::Bfloat ? load_bfloat((const std::uint16_t*)scale)
+                                           : load_half((const std::uint16_t*)(scales == Scales::KD ? super : scale));
+OCTAVO_UNROLL
+      for (int n = 0; n < width; ++n) {
+        const F sum = to_float(dots<kind, zero, 0, 8>(q, record.codes(n), record.start() + n));
+        acc[n] = multiply_add(sum * d, broadcast(record.scale()[n]), acc[n]);
+      }
+    } else if constexpr (scales == Scales::DM || scales == Scales::KDM) {
+      F d = load_half((const std::uint16_t*)super), m = load_half((const std::uint16_t*)super + 16);
+      if constexpr (scales == Scales::DM) {
+        d = load_half((const std::uint16_t*)scale);
+        m = load_half((const std::uint16_t*)scale + 16);
+      } else {
+        d = d * load_unsigned_bytes(scale);
+        m = zero_minus(m * load_unsigned_bytes(scale + 16));
+      }
+OCTAVO_UNROLL
+      for (int n = 0; n < width; ++n) {
+        const F sum = to_float(dots<kind, 0, 0, 8>(q, record.codes(n), nullptr));
+        const F value = multiply_add(m, broadcast(record.sum()[n]), sum * d);
+        acc[n] = multiply_add(value, broadcast(record.scale()[n]), acc[n]);
+      }
+    } else {
+      static_assert(scales == Scales::KD16 || scales == Scales::KDM16);
+      const F d = load_half((const std::uint16_t*)super);
+      F d0, d1, m0 = zero_lanes(), m1 = zero_lanes();
+      if constexpr (scales == Scales::KD16) {
+        d0 = d * load_signed_bytes((const std::int8_t*)scale);
+        d1 = d * load_signed_bytes((const std::int8_t*)scale + 16);
+      } else {
+        const F m = zero_minus(load_half((const std::uint16_t*)super + 16));
+        d0 = d * load_low_nibbles(scale);
+        d1 = d * load_low_nibbles(scale + 16);
+        m0 = m * load_high_nibbles(scale);
+        m1 = m * load_high_nibbles(scale + 16);
+      }
+OCTAVO_UNROLL
+      for (int n = 0; n < width; ++n) {
+        const F sum0 = to_float(dots<kind, zero, 0, 4>(q, record.codes(n), record.start_half(0) + n));
+        const F sum1 = to_float(dots<kind, zero, 4, 8>(q, record.codes(n), record.start_half(1) + n));
+        F value = multiply_add(sum1, d1, sum0 * d0);
+        if constexpr (scales == Scales::KDM16) {
+          value = multiply_add(m0, broadcast(float(record.start_half(0)[n]) * (-1.0f / 128)), value);
+          value = multiply_add(m1, broadcast(float(record.start_half(1)[n]) * (-1.0f / 128)), value);
+        }
+        acc[n] = multiply_add(value, broadcast(record.scale()[n]), acc[n]);
+      }
+    }
+    scale += group_scale_bytes(scales);
+  }
+}
+
+// Float weights: activations are float, [column][width] within a tile.
+template <Codes kind, int width>
+inline __attribute__((always_inline)) void float_tile(const MatmulTask& task, const std::uint8_t* panel, const std::uint8_t* activations, F (&acc)[width]) {
+  const float* x = (const float*)activations;
+  const std::size_t step = code_bytes(kind) / kGroup;
+  for (int column = 0; column < task.matrix.columns; ++column, x += width, panel += step) {
+    F w;
+    if constexpr (kind == Codes::F32) w = load((const float*)panel);
+    if constexpr (kind == Codes::F16) w = load_half((const std::uint16_t*)panel);
+    if constexpr (kind == Codes::BF16) w = load_bfloat((const std::uint16_t*)panel);
+OCTAVO_UNROLL
+    for (int n = 0; n < width; ++n) acc[n] = multiply_add(w, broadcast(x[n]), acc[n]);
+  }
+}
+
+inline void store_rows(float* out, F values, int rows) {
+  if (rows >= kPanelRows) return store(out, values);
+  float padded[kPanelRows];  // the last panel of a matrix whose rows do not fill it
+  store(padded, values);
+  for (int r = 0; r < rows; ++r) out[r] = padded[r];
+}
+
+template <Codes kind, Scales scales, int zero, int width>
+void sweep_width(const MatmulTask& task, int panel_begin, int panel_end) {
+  for (int index = panel_begin; index < panel_end; ++index) {
+    const std::uint8_t* panel = task.matrix.data + task.matrix.panel_bytes() * index;
+    const int row = index * kPanelRows;
+    const F bias = task.bias ? load(task.bias + row) : zero_lanes();
+    for (int first = 0; first < task.tokens; first += width) {
+      F acc[width];
+OCTAVO_UNROLL
+      for (int n = 0; n < width; ++n) acc[n] = zero_lanes();
+      const std::uint8_t* activations = task.activations + task.tile_bytes * (first / width);
+      if constexpr (scales == Scales::None)
+        float_tile<kind, width>(task, panel, activations, acc);
+      else
+        quantized_tile<kind, scales, zero, width>(task, panel, activations, acc);
+      const int rows = task.matrix.rows - row;
+OCTAVO_UNROLL
+      for (int n = 0; n < width; ++n) {
+        if (first + n < task.tokens) store_rows(task.out + task.out_stride * (first + n) + row, acc[n] + bias, rows);
+      }
+    }
+  }
+}
+
+template <Codes kind, Scales scales, int zero>
+void sweep(const MatmulTask& task, int panel_begin, int panel_end) {
+  switch (task.width) {
+    case 1: return sweep_width<kind, scales, zero, 1>(task, panel_begin, panel_end);
+    case 2: return sweep_width<kind, scales, zero, 2>(task, panel_begin, panel_end);
+    case 4: return sweep_width<kind, scales, zero, 4>(task, panel_begin, panel_end);
+    case 6: return sweep_width<kind, scales, zero, 6>(task, panel_begin, panel_end);
+    case 8: return sweep_width<kind, scales, zero, 8>(task, panel_begin, panel_end);
+    case 12: return sweep_width<kind, scales, zero, 12>(task, panel_begin, panel_end);
+    default: return sweep_width<kind, scales, zero, 16>(task, panel_begin, panel_end);
+  }
+}
+
+void matmul(const MatmulTask& task, int begin, int end) {
+  const PanelFormat& f = task.matrix.format;
+  switch (f.codes) {
+    case Codes::F32: return sweep<Codes::F32, Scales::None, 0>(task, begin, end);
+    case Codes::F16: return sweep<Codes::F16, Scales::None, 0>(task, begin, end);
+    case Codes::BF16: return sweep<Codes::BF16, Scales::None, 0>(task, begin, end);
+    case Codes::U8: return sweep<Codes::U8, Scales::D, 128>(task, begin, end);  // Q8_0
+    case Codes::U6: return sweep<Codes::U6, Scales::KD16, 32>(task, begin, end);  // Q6_K
+    case Codes::U3: return sweep<Codes::U3, Scales::KD16, 4>(task, begin, end);  // Q3_K
+    case Codes::U2:
+      if (f.scales == Scales::KD) return sweep<Codes::U2, Scales::KD, 1>(task, begin, end);  // TQ1_0, TQ2_0
+      return sweep<Codes::U2, Scales::KDM16, 0>(task, begin, end);  // Q2_K
+    case Codes::U4:
+      if (f.scales == Scales::D) return sweep<Codes::U4, Scales::D, 8>(task, begin, end);  // Q4_0
+      if (f.scales == Scales::DM) return sweep<Codes::U4, Scales::DM, 0>(task, begin, end);  // Q4_1
+      return sweep<Codes::U4, Scales::KDM, 0>(task, begin, end);  // Q4_K
+    case Codes::U5:
+      if (f.scales == Scales::D) return sweep<Codes::U5, Scales::D, 16>(task, begin, end);  // Q5_0
+      if (f.scales == Scales::DM) return sweep<Codes::U5, Scales::DM, 0>(task, begin, end);  // Q5_1
+      return sweep<Codes::U5, Scales::KDM, 0>(task, begin, end);  // Q5_K
+    case Codes::Table:
+      if (f.scales == Scales::D) return sweep<Codes::Table, Scales::D, 128>(task, begin, end);  // IQ4_NL
+      if (f.scales == Scales::Bfloat) return sweep<Codes::Table, Scales::Bfloat, 128>(task, begin, end);  // MXFP4
+      return sweep<Codes::Table, Scales::KD16, 128>(task, begin, end);  // IQ4_XS
+  }
+}
+
+}  // namespace
+}  // namespace octavo
