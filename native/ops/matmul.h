@@ -12,6 +12,8 @@
 namespace octavo {
 namespace {
 
+constexpr std::size_t kPrefetchDistance = 4096;  // bytes; past the end of a matrix a prefetch is ignored
+
 template <Codes kind>
 inline void unpack(const std::uint8_t* lines, [[maybe_unused]] const std::uint8_t* table, B (&q)[8]) {
   if constexpr (kind == Codes::U8) {
@@ -177,6 +179,8 @@ inline __attribute__((always_inline)) void quantized_tile(const MatmulTask& task
   const std::uint8_t* codes = panel + task.matrix.scale_bytes();
   const std::uint8_t* scale = panel;
   const std::uint8_t* super = panel;
+  const std::uint8_t* ahead = panel + kPrefetchDistance;
+  constexpr std::size_t group_bytes = code_bytes(kind) + group_scale_bytes(scales) + super_bytes(scales) / kSuperGroups;
   for (int group = 0; group < groups; ++group, record += record_bytes(width)) {
     if constexpr (super_bytes(scales) != 0) {
       if (group % kSuperGroups == 0) {
@@ -184,7 +188,9 @@ inline __attribute__((always_inline)) void quantized_tile(const MatmulTask& task
         scale += super_bytes(scales);
       }
     }
-    for (std::size_t line = 0; line < code_bytes(kind); line += kLine) prefetch(codes + 3072 + line);
+    // The panel is one linear stream, whatever part of it is read now.
+    for (std::size_t line = 0; line < group_bytes; line += kLine) prefetch(ahead + line);
+    ahead += group_bytes;
     B q[8];
     unpack<kind>(codes, task.matrix.format.table, q);
     const GroupScale s = load_scales<scales>(super, scale);
