@@ -43,7 +43,9 @@ def bits_alone(
 ) -> NDArray[np.uint32]:
     """The logits' bits of a sequence that runs alone, one thread, in the largest chunks."""
     runner = shared_runner(name, type, kv_type, 1, isa)
-    return native_logits(runner, random_ids(length, seed)).view(np.uint32)
+    logits = native_logits(runner, random_ids(length, seed))
+    assert np.isfinite(logits).all()
+    return logits.view(np.uint32)
 
 
 def run_in_random_cuts(sequences: Sequences, draw: Any) -> None:

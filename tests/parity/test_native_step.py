@@ -17,6 +17,8 @@ roundings and nothing else changed, so it says how large an error may be:
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from random_models import CONTEXT, DECODERS, Model, model, native_logits, random
 
 from octavo import _native  # noqa: E402
 from octavo.evaluation.agreement import Agreement  # noqa: E402
+from octavo.weights.checkpoint import open_checkpoint  # noqa: E402
 from octavo.weights.tensor import TensorType  # noqa: E402
 
 FLOATS = (TensorType.F32, TensorType.F16, TensorType.BF16)
@@ -129,3 +132,27 @@ def test_hidden_states_of_an_encoder(type: TensorType) -> None:
         allowed = relative_error(rounded, tiny.expected(text))
         limit = FLOAT_SHARE if type in FLOATS else SAME_RATIO * allowed
         assert relative_error(hidden[rows == row], rounded) < limit
+
+
+REAL_MODELS = ("SmolLM2-135M-Instruct.Q4_1", "gemma3-270m.Q4_K_M", "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("stem", REAL_MODELS)
+def test_real_models_agree_with_the_float_reference(stem: str) -> None:
+    """A first look; benchmarks/agreement.py measures 2,000 positions and sets llama.cpp beside."""
+    folder = Path(os.environ.get("OCTAVO_TEST_MODELS", "~/.cache/octavo-models")).expanduser()
+    shared = Path(os.environ.get("OCTAVO_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
+    path, text = folder / f"{stem}.gguf", shared / "data/text/wikitext2-valid.txt"
+    for needed, variable in ((path, "OCTAVO_TEST_MODELS"), (text, "OCTAVO_SHARED")):
+        if not needed.exists():
+            pytest.skip(f"{needed} is not there: {variable} names the folder")
+    checkpoint = open_checkpoint(path)
+    ids = checkpoint.tokenizer().encode(text.read_text(encoding="utf-8")[:2000], add_special=True)[:256]
+    real = Model(checkpoint.config, checkpoint.tensors)
+    agreement = Agreement()
+    tokens = np.array(ids, np.int32)
+    agreement.update(real.expected(tokens), native_logits(real.runner(threads=2), tokens))
+    assert agreement.positions == 256
+    assert agreement.mean_kl < 1e-3
+    assert agreement.top1 > 0.97
