@@ -54,8 +54,8 @@ class Conversation:
     def ask(self, question: str) -> list[Message]:
         """Add a question; return the messages to answer, which leave room for an answer.
 
-        Raises ContextLengthError when the question alone does not fit, TemplateError when the template refuses
-        it; the conversation is then as before.
+        Raises ContextLengthError when the question alone does not fit, TemplateError when the template
+        refuses it; the conversation is then as before.
         """
         self.turns.append({"role": "user", "content": question})
         before = self.left_out
