@@ -169,9 +169,12 @@ void quantize(const float* in, int count, int width, int slot, std::uint8_t* til
     std::uint8_t* flags = tile + part_bytes(width);
     std::uint8_t* second = flags + flag_bytes(width);
     flags[slot] = largest * largest > limit;
-    // Where another token of the tile has a second part, this one's must be worth nothing.
-    if (flags[slot]) quantize_part(rest, largest_magnitude(rest), width, slot, second, nothing);
-    else ((float*)(second + kGroup * width))[slot] = 0.0f;
+    if (flags[slot]) {
+      quantize_part(rest, largest_magnitude(rest), width, slot, second, nothing);
+    } else {  // where another token of the tile has a second part, this one's must be worth nothing: scale and sum 0
+      float* scales = (float*)(second + kGroup * width);
+      scales[slot] = scales[width + slot] = 0.0f;
+    }
   }
 }
 
