@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo import forward, machine
+from octavo import machine
 from octavo.completion import Completion, ContextLengthError, GenerationOptions, Stream
 from octavo.conversation import encode_conversation
+from octavo.embedding import pooled_states
 from octavo.errors import OctavoError, OutOfMemoryError, UnsupportedError
 from octavo.model_config import ModelConfig
 
@@ -92,9 +93,11 @@ class Model:
     @overload
     def generate(self, prompt: str, **options: Unpack[GenerationOptions]) -> Completion: ...
     @overload
-    def generate(self, prompt: Sequence[str], **options: Unpack[GenerationOptions]) -> list[Completion]: ...
     def generate(
-        self, prompt: str | Sequence[str], **options: Unpack[GenerationOptions]
+        self, prompt: list[str] | tuple[str, ...], **options: Unpack[GenerationOptions]
+    ) -> list[Completion]: ...
+    def generate(
+        self, prompt: str | list[str] | tuple[str, ...], **options: Unpack[GenerationOptions]
     ) -> Completion | list[Completion]:
         """Continue a prompt; a list of prompts is one batch, each with the same options (and the same seed).
 
@@ -140,9 +143,7 @@ class Model:
         for tokens in batch:
             self._check_length("a text", tokens, limit)
         pooling, normalize = self.config.pooling or "mean", self.config.normalize_embeddings
-        return forward.pooled_states(
-            self.runner, self.engine.borrow, batch, pooling=pooling, normalize=normalize
-        )
+        return pooled_states(self.runner, self.engine.borrow, batch, pooling=pooling, normalize=normalize)
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits after each token, float32 [T, V]: row t tells of token t + 1."""
@@ -153,7 +154,7 @@ class Model:
                 f"logits of {len(tokens)} tokens need {needed / 2**30:.1f} GiB, and {there / 2**30:.1f} GiB "
                 "are available: ask for fewer tokens at once"
             )
-        return forward.all_logits(self.runner, self.engine.borrow, tokens)
+        return self.engine.score(tokens)
 
     # Life
 
