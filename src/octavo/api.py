@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
@@ -47,21 +48,24 @@ class Model:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, runner: Runner, *, context: int, threads: int, max_sequences: int
+        self,
+        checkpoint: Checkpoint,
+        tokenizer: Tokenizer,
+        runner: Runner,
+        *,
+        context: int,
+        threads: int,
+        max_sequences: int,
     ) -> None:
         from octavo.decoding.engine import Engine
 
         self.name = checkpoint.path.name
         self.config: ModelConfig = checkpoint.config
+        self.tokenizer = tokenizer
         self.context = context
         self.threads = threads
         self._running: tuple[Runner, Engine] | None = (runner, Engine(runner, max_sequences=max_sequences))
         self._checkpoint = checkpoint
-
-    @functools.cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The model's own tokenizer."""
-        return self._checkpoint.tokenizer()
 
     @property
     def runner(self) -> Runner:
@@ -288,8 +292,12 @@ def load(
     if cache_tokens is None:
         cache_tokens = min(context * max_sequences, max(context, DEFAULT_CACHE_TOKENS))
     block_count = _blocks_beside_weights(checkpoint, max(cache_tokens, context), kv_type)
-    runner = build_runner(config, checkpoint.tensors, threads, block_count, kv_type=kv_type)
-    return Model(checkpoint, runner, context=context, threads=threads, max_sequences=max_sequences)
+    with ThreadPoolExecutor(1, "octavo-load") as beside:
+        # Packing weights needs no interpreter, and making a tokenizer needs little else.
+        building = beside.submit(build_runner, config, checkpoint.tensors, threads, block_count, kv_type)
+        tokenizer = checkpoint.tokenizer()
+        runner = building.result()
+    return Model(checkpoint, tokenizer, runner, context=context, threads=threads, max_sequences=max_sequences)
 
 
 def _blocks_beside_weights(checkpoint: Checkpoint, tokens: int, kv_type: Literal["f16", "int8"]) -> int:
