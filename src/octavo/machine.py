@@ -25,7 +25,7 @@ _NO_LIMIT_BYTES = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class Processors:
-    """hardware_threads: of the affinity mask.  cores: physical ones among them.  quota: cores, None for none."""
+    """hardware_threads: of the affinity mask.  cores: physical ones of them.  quota: cores, None for none."""
 
     hardware_threads: int
     cores: int

@@ -1,7 +1,7 @@
 """The cache folder: whole models, unfinished downloads, locks.
 
 models/KEY/       whole: octavo.json (what it is) and the model's file or folder
-downloads/KEY/    unfinished, a folder for each source; the next attempt goes on
+downloads/KEY/    unfinished, a folder for each source, and scratch/; the next attempt goes on
 locks/KEY.lock    held while KEY is downloaded, put in place or removed
 """
 

