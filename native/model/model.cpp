@@ -153,7 +153,7 @@ void Model::finish() {
     for (const MatmulPart& part : stage.matmuls) {
       const std::size_t columns = stage.matmul_columns;
       if (matrices_[part.matrix].format.is_float()) packed = std::max(packed, columns * slots);
-      else quantized = std::max(quantized, columns / kGroup * record_bytes(slots));
+      else quantized = std::max(quantized, columns / kGroup * kRecordBytesPerToken * slots);
     }
   }
   quantized_ = AlignedBuffer<std::uint8_t>(quantized);

@@ -95,7 +95,7 @@ OCTAVO_UNROLL
 }
 
 template <int width>
-struct Record {
+struct Part {
   const std::uint8_t* at;
   const std::int8_t* codes(int n) const { return (const std::int8_t*)at + kGroup * n; }
   const float* scale() const { return (const float*)(at + kGroup * width); }
@@ -104,75 +104,95 @@ struct Record {
   const std::int32_t* start_half(int half) const { return start() + width * (1 + half); }
 };
 
+template <int width>
+inline bool any_flag(const std::uint8_t* flags) {
+  std::uint32_t words[(width + 3) / 4], any = 0;
+  __builtin_memcpy(words, flags, sizeof words);
+  for (std::uint32_t word : words) any |= word;
+  return any != 0;
+}
+
+// The scales of a group, as vectors over the 16 rows; only those that `scales` has are set.
+struct GroupScale {
+  F d, m;    // of the group, or of its columns 0-15
+  F d1, m1;  // of its columns 16-31
+};
+
+template <Scales scales>
+inline GroupScale load_scales(const std::uint8_t* super, const std::uint8_t* group) {
+  GroupScale s;
+  const auto half_floats = [](const std::uint8_t* at) { return load_half((const std::uint16_t*)at); };
+  if constexpr (scales == Scales::D) s.d = half_floats(group);
+  if constexpr (scales == Scales::Bfloat) s.d = load_bfloat((const std::uint16_t*)group);
+  if constexpr (scales == Scales::KD) s.d = half_floats(super);
+  if constexpr (scales == Scales::DM) {
+    s.d = half_floats(group);
+    s.m = half_floats(group + 32);
+  }
+  if constexpr (scales == Scales::KDM) {
+    s.d = half_floats(super) * load_unsigned_bytes(group);
+    s.m = zero_minus(half_floats(super + 32) * load_unsigned_bytes(group + 16));
+  }
+  if constexpr (scales == Scales::KD16) {
+    s.d = half_floats(super) * load_signed_bytes((const std::int8_t*)group);
+    s.d1 = half_floats(super) * load_signed_bytes((const std::int8_t*)group + 16);
+  }
+  if constexpr (scales == Scales::KDM16) {
+    const F d = half_floats(super), m = zero_minus(half_floats(super + 32));
+    s.d = d * load_low_nibbles(group);
+    s.d1 = d * load_low_nibbles(group + 16);
+    s.m = m * load_high_nibbles(group);
+    s.m1 = m * load_high_nibbles(group + 16);
+  }
+  return s;
+}
+
+// acc[n] += the group's weights times one part of token n's record.
 template <Codes kind, Scales scales, int zero, int width>
-inline __attribute__((always_inline)) void quantized_tile(const MatmulTask& task, const std::uint8_t* panel, const std::uint8_t* activations, F (&acc)[width]) {
+inline __attribute__((always_inline)) void add_part(const B (&q)[8], const GroupScale& s, Part<width> part, F (&acc)[width]) {
+OCTAVO_UNROLL
+  for (int n = 0; n < width; ++n) {
+    F value;
+    if constexpr (scales == Scales::KD16 || scales == Scales::KDM16) {
+      const F low = to_float(dots<kind, zero, 0, 4>(q, part.codes(n), part.start_half(0) + n));
+      const F high = to_float(dots<kind, zero, 4, 8>(q, part.codes(n), part.start_half(1) + n));
+      value = multiply_add(high, s.d1, low * s.d);
+      if constexpr (scales == Scales::KDM16) {
+        value = multiply_add(s.m, broadcast(float(part.start_half(0)[n]) * (-1.0f / 128)), value);
+        value = multiply_add(s.m1, broadcast(float(part.start_half(1)[n]) * (-1.0f / 128)), value);
+      }
+    } else {
+      constexpr bool has_minimum = scales == Scales::DM || scales == Scales::KDM;
+      value = to_float(dots<kind, has_minimum ? 0 : zero, 0, 8>(q, part.codes(n), part.start() + n)) * s.d;
+      if constexpr (has_minimum) value = multiply_add(s.m, broadcast(part.sum()[n]), value);
+    }
+    acc[n] = multiply_add(value, broadcast(part.scale()[n]), acc[n]);
+  }
+}
+
+template <Codes kind, Scales scales, int zero, int width>
+inline __attribute__((always_inline)) void quantized_tile(const MatmulTask& task, const std::uint8_t* panel,
+                                                          const std::uint8_t* record, F (&acc)[width]) {
   const int groups = task.matrix.groups();
   const std::uint8_t* codes = panel + task.matrix.scale_bytes();
   const std::uint8_t* scale = panel;
   const std::uint8_t* super = panel;
-  for (int group = 0; group < groups; ++group) {
+  for (int group = 0; group < groups; ++group, record += record_bytes(width)) {
     if constexpr (super_bytes(scales) != 0) {
       if (group % kSuperGroups == 0) {
         super = scale;
         scale += super_bytes(scales);
       }
     }
-    const Record<width> record{activations + record_bytes(width) * group};
     for (std::size_t line = 0; line < code_bytes(kind); line += kLine) prefetch(codes + 3072 + line);
     B q[8];
     unpack<kind>(codes, task.matrix.format.table, q);
+    const GroupScale s = load_scales<scales>(super, scale);
     codes += code_bytes(kind);
-
-    if constexpr (scales == Scales::D || scales == Scales::Bfloat || scales == Scales::KD) {
-      const F d = scales == Scales::Bfloat ? load_bfloat((const std::uint16_t*)scale)
-                                           : load_half((const std::uint16_t*)(scales == Scales::KD ? super : scale));
-OCTAVO_UNROLL
-      for (int n = 0; n < width; ++n) {
-        const F sum = to_float(dots<kind, zero, 0, 8>(q, record.codes(n), record.start() + n));
-        acc[n] = multiply_add(sum * d, broadcast(record.scale()[n]), acc[n]);
-      }
-    } else if constexpr (scales == Scales::DM || scales == Scales::KDM) {
-      F d = load_half((const std::uint16_t*)super), m = load_half((const std::uint16_t*)super + 16);
-      if constexpr (scales == Scales::DM) {
-        d = load_half((const std::uint16_t*)scale);
-        m = load_half((const std::uint16_t*)scale + 16);
-      } else {
-        d = d * load_unsigned_bytes(scale);
-        m = zero_minus(m * load_unsigned_bytes(scale + 16));
-      }
-OCTAVO_UNROLL
-      for (int n = 0; n < width; ++n) {
-        const F sum = to_float(dots<kind, 0, 0, 8>(q, record.codes(n), nullptr));
-        const F value = multiply_add(m, broadcast(record.sum()[n]), sum * d);
-        acc[n] = multiply_add(value, broadcast(record.scale()[n]), acc[n]);
-      }
-    } else {
-      static_assert(scales == Scales::KD16 || scales == Scales::KDM16);
-      const F d = load_half((const std::uint16_t*)super);
-      F d0, d1, m0 = zero_lanes(), m1 = zero_lanes();
-      if constexpr (scales == Scales::KD16) {
-        d0 = d * load_signed_bytes((const std::int8_t*)scale);
-        d1 = d * load_signed_bytes((const std::int8_t*)scale + 16);
-      } else {
-        const F m = zero_minus(load_half((const std::uint16_t*)super + 16));
-        d0 = d * load_low_nibbles(scale);
-        d1 = d * load_low_nibbles(scale + 16);
-        m0 = m * load_high_nibbles(scale);
-        m1 = m * load_high_nibbles(scale + 16);
-      }
-OCTAVO_UNROLL
-      for (int n = 0; n < width; ++n) {
-        const F sum0 = to_float(dots<kind, zero, 0, 4>(q, record.codes(n), record.start_half(0) + n));
-        const F sum1 = to_float(dots<kind, zero, 4, 8>(q, record.codes(n), record.start_half(1) + n));
-        F value = multiply_add(sum1, d1, sum0 * d0);
-        if constexpr (scales == Scales::KDM16) {
-          value = multiply_add(m0, broadcast(float(record.start_half(0)[n]) * (-1.0f / 128)), value);
-          value = multiply_add(m1, broadcast(float(record.start_half(1)[n]) * (-1.0f / 128)), value);
-        }
-        acc[n] = multiply_add(value, broadcast(record.scale()[n]), acc[n]);
-      }
-    }
     scale += group_scale_bytes(scales);
+    add_part<kind, scales, zero, width>(q, s, Part<width>{record}, acc);
+    if (any_flag<width>(record + part_bytes(width)))
+      add_part<kind, scales, zero, width>(q, s, Part<width>{record + part_bytes(width) + flag_bytes(width)}, acc);
   }
 }
 

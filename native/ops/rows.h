@@ -119,25 +119,62 @@ void row(const RowTask& task) {
   }
 }
 
-// Symmetric int8, one scale for 32 values (as Q8_0, but the scale stays float): see record_bytes in panel.h.
+// One part of a record (panel.h): in / scale rounded to int8, for a token's slot.  Leaves what rounding left in `rest`.
+inline void quantize_part(const F (&in)[2], float largest, int width, int slot, std::uint8_t* part, F (&rest)[2]) {
+  const float scale = largest / 127.0f;
+  const F inverse = broadcast(largest > 0.0f ? 127.0f / largest : 0.0f);
+  float sums[2];
+  for (int half = 0; half < 2; ++half) {
+    const I codes = to_int(in[half] * inverse);
+    store_bytes((std::int8_t*)part + kGroup * slot + 16 * half, codes);
+    sums[half] = reduce_add(to_float(codes));  // exact: whole numbers
+    rest[half] = negative_multiply_add(to_float(codes), broadcast(scale), in[half]);
+  }
+  float* scales = (float*)(part + kGroup * width);
+  std::int32_t* starts = (std::int32_t*)(scales + 2 * width);
+  scales[slot] = scale;
+  scales[width + slot] = sums[0] + sums[1];
+  starts[slot] = std::int32_t(sums[0] + sums[1]) * -128;
+  starts[width + slot] = std::int32_t(sums[0]) * -128;
+  starts[2 * width + slot] = std::int32_t(sums[1]) * -128;
+}
+
+inline void load_group(const float* in, int first, int count, F (&group)[2]) {
+  group[0] = load(in + first);
+  group[1] = first + 16 < count ? load(in + first + 16) : zero_lanes();
+}
+
+inline float largest_magnitude(const F (&group)[2]) {
+  return reduce_max(maximum(magnitude(group[0]), magnitude(group[1])));
+}
+
+// A row to int8 with one scale for 32 values (as Q8_0, but the scale stays float).  Rounding's error goes with the
+// square of a group's scale; groups above kOutlier times the row's mean square get a second part with the rest, and so
+// nearly 16 bits.  The choice looks at nothing but the row.
+constexpr float kOutlier = 1.0f;
+
 void quantize(const float* in, int count, int width, int slot, std::uint8_t* tile) {
+  F group[2], rest[2], nothing[2] = {zero_lanes(), zero_lanes()};
+  float squares = 0.0f;
+  for (int first = 0; first < count; first += kGroup) {
+    load_group(in, first, count, group);
+    const float largest = largest_magnitude(group);
+    squares += largest * largest;
+  }
+  const float limit = kOutlier * squares / float((count + kGroup - 1) / kGroup);
   for (int first = 0; first < count; first += kGroup, tile += record_bytes(width)) {
-    const F low = load(in + first), high = first + 16 < count ? load(in + first + 16) : zero_lanes();
-    const float largest = reduce_max(maximum(magnitude(low), magnitude(high)));
-    const float scale = largest / 127.0f;
-    const F inverse = broadcast(largest > 0.0f ? 127.0f / largest : 0.0f);
-    const I low_codes = to_int(low * inverse), high_codes = to_int(high * inverse);
-    std::int8_t* codes = (std::int8_t*)tile + kGroup * slot;
-    store_bytes(codes, low_codes);
-    store_bytes(codes + 16, high_codes);
-    const float low_sum = reduce_add(to_float(low_codes)), high_sum = reduce_add(to_float(high_codes));  // exact
-    float* scales = (float*)(tile + kGroup * width);
-    std::int32_t* starts = (std::int32_t*)(scales + 2 * width);
-    scales[slot] = scale;
-    scales[width + slot] = low_sum + high_sum;
-    starts[slot] = std::int32_t(low_sum + high_sum) * -128;
-    starts[width + slot] = std::int32_t(low_sum) * -128;
-    starts[2 * width + slot] = std::int32_t(high_sum) * -128;
+    load_group(in, first, count, group);
+    const float largest = largest_magnitude(group);
+    quantize_part(group, largest, width, slot, tile, rest);
+    std::uint8_t* flags = tile + part_bytes(width);
+    std::uint8_t* second = flags + flag_bytes(width);
+    flags[slot] = largest * largest > limit;
+    if (flags[slot]) {
+      quantize_part(rest, largest_magnitude(rest), width, slot, second, nothing);
+    } else {  // where another token of the tile has a second part, this one's must be worth nothing: scale and sum 0
+      float* scales = (float*)(second + kGroup * width);
+      scales[slot] = scales[width + slot] = 0.0f;
+    }
   }
 }
 

@@ -50,7 +50,7 @@ class Model:
     ) -> None:
         from octavo.decoding.engine import Engine
 
-        self.name = str(checkpoint.metadata.get("name") or checkpoint.path.name)
+        self.name = checkpoint.path.name
         self.config: ModelConfig = checkpoint.config
         self.context = context
         self.threads = threads
@@ -286,6 +286,28 @@ def load(
     threads = threads or machine.default_threads()
     if cache_tokens is None:
         cache_tokens = min(context * max_sequences, max(context, DEFAULT_CACHE_TOKENS))
-    block_count = _check_memory(config, max(cache_tokens, context), kv_type)
+    block_count = _blocks_beside_weights(checkpoint, max(cache_tokens, context), kv_type)
     runner = build_runner(config, checkpoint.tensors, threads, block_count, kv_type=kv_type)
     return Model(checkpoint, runner, context=context, threads=threads, max_sequences=max_sequences)
+
+
+def _blocks_beside_weights(checkpoint: Checkpoint, tokens: int, kv_type: Literal["f16", "int8"]) -> int:
+    """Blocks of a KV cache for so many tokens; OutOfMemoryError where it does not fit beside the weights."""
+    from octavo.decoding.kv_cache import blocks_that_fit
+    from octavo.decoding.plan import BLOCK_TOKENS
+
+    # The weights are packed into memory of our own; the file's pages can be dropped and do not count.
+    weights = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
+    available = machine.available_memory()
+    if weights > available:
+        raise OutOfMemoryError(
+            f"the weights of {checkpoint.path.name} need {weights / 2**20:,.0f} MiB and "
+            f"{available / 2**20:,.0f} MiB are available: take a smaller model or quantization"
+        )
+    return blocks_that_fit(
+        checkpoint.config,
+        tokens,
+        block_size=BLOCK_TOKENS,
+        available_bytes=available - weights,
+        kv_type=kv_type,
+    )

@@ -26,7 +26,7 @@ def known_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that reads 10 GB/s: nothing is measured."""
     from octavo import roofline
 
-    monkeypatch.setattr(roofline, "memory_bandwidth", lambda threads: 10.0)
+    monkeypatch.setattr(roofline, "memory_bandwidth", lambda threads, seen=0.0: 10.0)
     monkeypatch.setattr(roofline, "instruction_set", lambda: "scalar")
     monkeypatch.setattr(roofline, "measure", lambda threads, seconds=0.3: roofline.Roofline(10.0, 1e12))
 

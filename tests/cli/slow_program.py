@@ -42,5 +42,5 @@ def load(model: str, **options: Any) -> api.Model:
 
 if __name__ == "__main__":
     api.load = load  # type: ignore[assignment]
-    roofline.memory_bandwidth = lambda threads: 10.0
+    roofline.memory_bandwidth = lambda threads, seen=0.0: 10.0
     import_module(f"octavo.cli.{sys.argv[1]}").command.main(sys.argv[2:])

@@ -42,7 +42,7 @@ def test_the_table_names_the_machine(invoke: Invoke, use_model: UseModel, monkey
     monkeypatch.setattr(bench, "QUICK", sizes)
     use_model()
     result = invoke(bench.command, "m", "--quick")
-    assert "memory 10.0 GB/s" in result.stdout and "prompt of 10" in result.stdout
+    assert "memory: 10.0 GB/s" in result.stdout and "prompt of 10" in result.stdout
 
 
 def test_prompt_steps_put_every_token_at_its_place(make_model: MakeModel) -> None:
@@ -80,5 +80,7 @@ def test_bandwidth_is_measured_once(monkeypatch: Any, cache_folder: Any, tmp_pat
     monkeypatch.setattr(roofline, "_measure_bandwidth", measure)
     assert [roofline.memory_bandwidth(threads) for threads in (2, 2, 1, 2)] == [42.0, 42.0, 41.0, 42.0]
     assert measured == [2, 1]
+    assert roofline.memory_bandwidth(1, seen=50.0) == 50.0  # the machine was busy when it was measured
+    assert roofline.memory_bandwidth(1, seen=45.0) == 50.0 and measured == [2, 1, 1]
     roofline._cache_file().write_text("[broken")
-    assert roofline.memory_bandwidth(2) == 42.0 and measured == [2, 1, 2]
+    assert roofline.memory_bandwidth(2) == 42.0 and measured == [2, 1, 1, 2]

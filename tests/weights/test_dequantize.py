@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ def test_random_bytes_agree_with_the_gguf_package(tensor_type: TensorType) -> No
     with np.errstate(all="ignore"):
         kind = gguf.GGMLQuantizationType(int(tensor_type))
         # The package views plain floats only through their own dtype.
-        source = data.view(np.float32) if tensor_type is TensorType.F32 else data
+        source: Any = data.view(np.float32) if tensor_type is TensorType.F32 else data
         source = data.view(np.float16) if tensor_type is TensorType.F16 else source
         expected = reference(source, kind)
     found = dequantize(tensor_type, data.reshape(-1)).reshape(rows, -1)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TinyGguf
+from tiny_models import TinyGguf
 
 from octavo.errors import OctavoError
 from octavo.weights.checkpoint import open_checkpoint
@@ -32,6 +32,7 @@ def opens(path: Path, whole: Path) -> Opener:
     """A function that writes bytes to `path`, opens `whole`, and tells whether that went well."""
 
     def attempt(content: bytes) -> bool:
+        path.unlink(missing_ok=True)  # overwriting in place makes some file systems wait for the disk
         path.write_bytes(content)
         try:
             checkpoint = open_checkpoint(whole)
@@ -209,37 +210,40 @@ def join(header: object, data: bytes) -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
-ODD = (*HOSTILE, 1 << 200, 1.0, 1e300, "8", None, True, [], {}, [[]], -0.0, "F8_E4M3", "I64", "\x00", "é" * 50)
+ODD: tuple[object, ...] = (
+    *(*HOSTILE, 1 << 200, 1.0, 1e300, -0.0, None, True),
+    *("8", "F8_E4M3", "I64", "\x00", "é" * 50, [], {}, [[]]),
+)
+Route = tuple[object, ...]  # the keys and indexes that lead to a node of a JSON value
+
+
+def routes(node: object, route: Route = ()) -> Iterator[Route]:
+    yield route
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        yield from routes(child, (*route, key))
+
+
+def replaced(node: object, route: Route, new: object) -> object:
+    """A copy of `node` with the node at the end of `route`, if that is still there, replaced."""
+    if not route:
+        return new
+    if isinstance(node, dict):
+        return {key: replaced(node[key], route[1:], new) if key == route[0] else node[key] for key in node}
+    if isinstance(node, list):
+        return [replaced(x, route[1:], new) if index == route[0] else x for index, x in enumerate(node)]
+    return node
 
 
 def json_mutations(value: object, chance: random.Random) -> Iterator[object]:
-    """Every node of a JSON value replaced by every odd one, and then random pairs of such changes."""
-
-    def nodes(node: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
-        yield path
-        if isinstance(node, dict):
-            for key, child in node.items():
-                yield from nodes(child, (*path, key))
-        elif isinstance(node, list):
-            for index, child in enumerate(node):
-                yield from nodes(child, (*path, index))
-
-    def replaced(node: object, path: tuple[object, ...], new: object) -> object:
-        if not path:
-            return new
-        if isinstance(node, dict):
-            return {key: replaced(node[key], path[1:], new) if key == path[0] else node[key] for key in node}
-        if isinstance(node, list):
-            return [replaced(x, path[1:], new) if index == path[0] else x for index, x in enumerate(node)]
-        return node
-
-    paths = list(nodes(value))
-    for path in paths:
+    """Every node of a JSON value replaced by every odd one, then random pairs of such changes without end."""
+    found = list(routes(value))
+    for route in found:
         for odd in ODD:
-            yield replaced(value, path, odd)
+            yield replaced(value, route, odd)
     while True:
-        once = replaced(value, chance.choice(paths), chance.choice(ODD))
-        yield replaced(once, chance.choice(paths), chance.choice(ODD))
+        once = replaced(value, chance.choice(found), chance.choice(ODD))
+        yield replaced(once, chance.choice(found), chance.choice(ODD))
 
 
 @pytest.fixture

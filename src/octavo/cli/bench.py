@@ -92,7 +92,7 @@ def command(
         with ProgressBar("measuring", quiet=quiet) as progress:
             rows = list(measure(loaded, sizes, machine, progress))
         report = {
-            "model": loaded.name,
+            "model": model,
             "threads": loaded.threads,
             "isa": roofline.instruction_set(),
             "bandwidth_gb_s": round(machine.bandwidth_gb_s, 2),
@@ -198,11 +198,11 @@ def _print_table(report: dict[str, object], rows: Sequence[Row], machine: roofli
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{report['model']}: {report['threads']} threads, {report['isa']}"
-    title += f", memory {machine.bandwidth_gb_s:.1f} GB/s"
+    click.echo(f"{report['model']}: {report['threads']} threads, {report['isa']}")
+    click.echo(f"reading memory: {machine.bandwidth_gb_s:.1f} GB/s")
     if machine.operations_per_second:
-        title += f", 8-bit dot products {machine.operations_per_second / 1e12:.2f} T/s"
-    table = Table(title=title, title_justify="left")
+        click.echo(f"8-bit dot products: {machine.operations_per_second / 1e12:.2f} T operations/s")
+    table = Table()
     table.add_column("work")
     for name in ("batch", "depth", "tokens/s", "share of limit"):
         table.add_column(name, justify="right")

@@ -56,7 +56,7 @@ def command(
         vectors = loaded.embed(given, truncate=truncate)
     if as_json:
         click.echo(
-            json.dumps({"model": loaded.name, "dimensions": vectors.shape[1], "embeddings": vectors.tolist()})
+            json.dumps({"model": model, "dimensions": vectors.shape[1], "embeddings": vectors.tolist()})
         )
     elif sys.stdout.isatty():
         _print_similarities(given, vectors)

@@ -78,6 +78,6 @@ def _closing_line(model: Any, completion: Any) -> str:
     from octavo.roofline import memory_bandwidth
 
     speed = completion.tokens_per_second
-    bandwidth = memory_bandwidth(model.threads)
-    share = speed * model.bytes_per_token / (bandwidth * 1e9) if speed else None
+    reached = speed * model.bytes_per_token / 1e9
+    share = reached / memory_bandwidth(model.threads, seen=reached) if reached else None
     return closing_line(len(completion.tokens), speed, share)

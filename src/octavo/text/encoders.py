@@ -23,10 +23,10 @@ class Encoder(Protocol):
     """Encodes the text between special tokens."""
 
     def escape(self, text: str) -> str:
-        """The form in which special tokens are looked for."""
+        """Text between control tokens in the form in which user-defined tokens are looked for."""
 
-    def encode(self, text: str, *, begins: bool) -> list[int]:
-        """Ids of escaped text; `begins` at the beginning of the whole and after a control token."""
+    def encode(self, text: str) -> list[int]:
+        """Ids of escaped text without user-defined tokens."""
 
 
 class ByteLevelEncoder:
@@ -35,7 +35,7 @@ class ByteLevelEncoder:
     def __init__(self, ids: dict[str, int], merges: Sequence[str], cuts: PreTokenizer) -> None:
         self._ids = ids
         self._merges = merges
-        self._ranks: dict[str, float] = dict(zip(merges, range(len(merges)), strict=True))
+        self._ranks: dict[str, int] = dict(zip(merges, range(len(merges)), strict=True))
         self._cuts = cuts
         self._cutter = cuts.build()
         # SmolLM2 has no token for some bytes that UTF-8 seldom uses; its own tokenizer drops them, so do we.
@@ -47,7 +47,7 @@ class ByteLevelEncoder:
     def escape(self, text: str) -> str:
         return text
 
-    def encode(self, text: str, *, begins: bool) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         if self._cuts.compose and not text.isascii():
             from tokenizers import normalizers
 
@@ -59,7 +59,7 @@ class ByteLevelEncoder:
             ids += self._words.ids(word)
         return ids
 
-    def _rank(self, left: str, right: str) -> float | None:
+    def _rank(self, left: str, right: str) -> int | None:
         return self._ranks.get(f"{left} {right}")
 
     def _encode_word(self, word: str) -> list[int]:
@@ -90,14 +90,14 @@ class ByteLevelEncoder:
 class SentencePieceEncoder:
     """SentencePiece's BPE: merge neighbours whose union is the best-scored token; bytes for what is left.
 
-    ids: text -> id, spaces written as U+2581.  scores: by id, None where a token is never made by merging
-    (control, byte, unknown tokens).  byte_ids: the 256 byte tokens, or none.
+    ids: text -> id, spaces written as U+2581.  ranks: by id, 0 for the best score, equal where scores are.
+    unmergeable: tokens that text never becomes (control, byte, ...).  byte_ids: the 256 byte tokens, or none.
     """
 
     def __init__(
         self,
         ids: Mapping[str, int],
-        scores: Sequence[float],
+        ranks: Sequence[int],
         *,
         unmergeable: frozenset[int],
         byte_ids: Sequence[int],
@@ -105,7 +105,7 @@ class SentencePieceEncoder:
         space_prefix: bool,
     ) -> None:
         self._ids = ids
-        self._scores = scores
+        self._ranks = ranks
         self._unmergeable = unmergeable
         self._byte_ids = byte_ids
         self._unknown_id = unknown_id
@@ -114,19 +114,17 @@ class SentencePieceEncoder:
         self._words = WordCache(self._encode_word)
 
     def escape(self, text: str) -> str:
-        return text.replace(" ", SPACE_MARK)
+        return (SPACE_MARK if self._space_prefix else "") + text.replace(" ", SPACE_MARK)
 
-    def encode(self, text: str, *, begins: bool) -> list[int]:
-        if begins and self._space_prefix:
-            text = SPACE_MARK + text
+    def encode(self, text: str) -> list[int]:
         ids: list[int] = []
         for word in self._boundary.split(text):
             ids += self._words.ids(word)
         return ids
 
-    def _rank(self, left: str, right: str) -> float | None:
+    def _rank(self, left: str, right: str) -> int | None:
         id = self._ids.get(left + right)
-        return None if id is None or id in self._unmergeable else -self._scores[id]
+        return None if id is None or id in self._unmergeable else self._ranks[id]
 
     def _encode_word(self, word: str) -> list[int]:
         ids: list[int] = []
@@ -169,7 +167,7 @@ class WordPieceEncoder:
     def escape(self, text: str) -> str:
         return text
 
-    def encode(self, text: str, *, begins: bool) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         return ids
 

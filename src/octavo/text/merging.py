@@ -15,48 +15,49 @@ from collections.abc import Callable
 _CACHED_WORDS = 65_536
 _CACHED_WORD_LENGTH = 48
 
-Rank = Callable[[str, str], "float | None"]
+Rank = Callable[[str, str], "int | None"]
 
 
 def merge(word: str, rank: Rank) -> list[str]:
     """Merge the characters of `word` until no neighbours have a rank; lowest first, leftmost among equals.
 
-    A candidate stays valid while its two symbols still span the same text and may still be merged, which is
-    the rule of the `tokenizers` library.  O(n log n).
+    Rank and position are packed into one integer, which a heap orders faster than tuples.  O(n log n).
     """
     symbols = list(word)
     count = len(symbols)
     following = list(range(1, count + 1))
     preceding = list(range(-1, count - 1))
-    candidates: list[tuple[float, int, int]] = []
+    candidates: list[int] = []
+    # The candidate that starts at each position; another one found in the heap has been overtaken by a merge.
+    current = [-1] * count
+
+    def propose(position: int, left: str, right: str) -> None:
+        value = rank(left, right)
+        if value is None:
+            current[position] = -1
+        else:
+            current[position] = candidate = value * count + position
+            heapq.heappush(candidates, candidate)
+
     for position in range(count - 1):
-        value = rank(symbols[position], symbols[position + 1])
-        if value is not None:
-            candidates.append((value, position, 2))
-    heapq.heapify(candidates)
+        propose(position, symbols[position], symbols[position + 1])
 
     while candidates:
-        _, position, length = heapq.heappop(candidates)
-        left = symbols[position]
-        right_position = following[position]
-        if not left or right_position >= count:
+        candidate = heapq.heappop(candidates)
+        position = candidate % count
+        if current[position] != candidate:
             continue
-        right = symbols[right_position]
-        if len(left) + len(right) != length or rank(left, right) is None:
-            continue
-        merged = symbols[position] = left + right
-        symbols[right_position] = ""
-        after = following[position] = following[right_position]
+        absorbed = following[position]
+        merged = symbols[position] = symbols[position] + symbols[absorbed]
+        symbols[absorbed] = ""
+        current[absorbed] = current[position] = -1
+        after = following[position] = following[absorbed]
         if after < count:
             preceding[after] = position
-            value = rank(merged, symbols[after])
-            if value is not None:
-                heapq.heappush(candidates, (value, position, length + len(symbols[after])))
+            propose(position, merged, symbols[after])
         before = preceding[position]
         if before >= 0:
-            value = rank(symbols[before], merged)
-            if value is not None:
-                heapq.heappush(candidates, (value, before, length + len(symbols[before])))
+            propose(before, symbols[before], merged)
     return [symbol for symbol in symbols if symbol]
 
 

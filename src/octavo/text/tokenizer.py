@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,7 @@ from octavo.text.encoders import Encoder
 from octavo.text.gguf_vocabulary import read_gguf_tokenizer
 from octavo.text.special_tokens import SpecialTokenSplitter
 from octavo.text.streaming import StreamDecoder
-from octavo.text.vocabulary import SPACE_MARK, Vocabulary
+from octavo.text.vocabulary import Vocabulary
 
 
 class _TextEncoder(Protocol):
@@ -95,42 +95,37 @@ class Tokenizer:
 
 
 class _SplittingEncoder:
-    """Takes special tokens out of the text, then encodes what lies between them."""
+    """Takes control tokens out if asked to, then user-defined tokens, and encodes what lies between them.
+
+    The order is SentencePiece's: the space before a text counts when user-defined tokens are looked for.
+    """
 
     def __init__(
         self, encoder: Encoder, control: Mapping[str, int], user: Mapping[str, int], *, strip_after: bool
     ) -> None:
         self._encoder = encoder
-        self._control = control
-        self._control_ids = frozenset(control.values())
-        self._user = user
+        self._control_texts = control
+        self._user = SpecialTokenSplitter(user)
         self._strip_after = strip_after
 
     @cached_property
-    def _plain(self) -> SpecialTokenSplitter:
-        return SpecialTokenSplitter(self._user)
-
-    @cached_property
-    def _special(self) -> SpecialTokenSplitter:
-        return SpecialTokenSplitter({**self._user, **self._control})
+    def _control(self) -> SpecialTokenSplitter:
+        return SpecialTokenSplitter(self._control_texts)
 
     def encode(self, text: str, *, parse_special: bool) -> list[int]:
-        splitter = self._special if parse_special else self._plain
-        return list(self._ids(splitter.split(self._encoder.escape(text))))
-
-    def _ids(self, pieces: Iterator[str | int]) -> Iterator[int]:
-        begins = True
-        after_control = False
-        for piece in pieces:
+        ids: list[int] = []
+        for piece in self._control.split(text) if parse_special else [text] * bool(text):
             if isinstance(piece, int):
-                begins = after_control = piece in self._control_ids
-                yield piece
+                ids.append(piece)
                 continue
-            if after_control and self._strip_after:
-                piece = piece.lstrip(" \t\r\n" + SPACE_MARK)
-            if piece:
-                yield from self._encoder.encode(piece, begins=begins)
-            begins = after_control = False
+            if ids and self._strip_after:
+                piece = piece.lstrip()
+            for part in self._user.split(self._encoder.escape(piece) if piece else ""):
+                if isinstance(part, int):
+                    ids.append(part)
+                else:
+                    ids += self._encoder.encode(part)
+        return ids
 
 
 def _without_surrogates(text: str) -> str:
