@@ -21,6 +21,7 @@ from octavo.conversation import encode_conversation
 from octavo.embedding import pooled_states
 from octavo.errors import OctavoError, OutOfMemoryError, UnsupportedError
 from octavo.model_config import ModelConfig
+from octavo.weights.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from octavo.decoding.engine import Engine
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from octavo.weights.checkpoint import Checkpoint
     from octavo.weights.hub import ProgressCallback
 
-DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_CONTEXT = 4096
 DEFAULT_MAX_TOKENS = 256
 # Tokens in the shared KV cache when several sequences may run and nobody said how many tokens they need.
