@@ -12,6 +12,7 @@ import pytest
 from octavo import api
 from octavo.cli.run import command
 from octavo.errors import ModelNotFoundError
+from octavo.weights.hub import DEFAULT_MODEL
 
 Invoke = Callable[..., Any]
 UseModel = Callable[..., dict[str, Any]]
@@ -38,7 +39,7 @@ def test_one_word_is_the_prompt_of_the_default_model(
     result = invoke(command, "hello", "--temperature", "0")
     assert result.exit_code == 0
     assert result.stdout == " world\n"
-    assert called["model"] == api.DEFAULT_MODEL
+    assert called["model"] == DEFAULT_MODEL
 
 
 def test_the_closing_line_has_tokens_speed_and_share(
@@ -93,7 +94,7 @@ def test_a_model_alone_takes_its_prompt_from_the_pipe(
 
 
 def test_no_prompt_is_a_usage_error(invoke: Invoke) -> None:
-    for words in ((), (api.DEFAULT_MODEL,), ("",), ("  ",)):
+    for words in ((), (DEFAULT_MODEL,), ("",), ("  ",)):
         result = invoke(command, *words)
         assert result.exit_code == 2 and "prompt" in result.stderr
     missing = invoke(command, "-f", "no/such/file")
