@@ -32,8 +32,8 @@ def run(options: Options) -> Report:
         shares = ", ".join(f"{engine} {values[0] / file_size:.0%}" for engine, values in beyond.items())
         report.notes.append(f"{name}, peak beyond the file's size as a share of it: {shares}.")
     report.notes.append(
-        "One process each, Python itself and a float16 KV cache of 4,096 tokens (or of the model's context if "
-        "shorter) included; one sample, since it hardly varies."
+        "One process each, Python itself and a float16 KV cache of 4,096 tokens (or of the model's own "
+        "context, if shorter) included; one sample, since it hardly varies."
     )
     return report
 
