@@ -1,0 +1,14 @@
+// The kernels for avx512: the same algorithms over its vectors.
+#include "isa/vector_avx512.h"
+
+#include "ops/attention.h"
+#include "ops/matmul.h"
+
+namespace octavo {
+
+const Kernels* avx512_kernels() {
+  static const Kernels kernels{"avx512", matmul, attend, merge, row, quantize, store_cache};
+  return &kernels;
+}
+
+}  // namespace octavo

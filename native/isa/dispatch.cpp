@@ -1,0 +1,47 @@
+#include "isa/dispatch.h"
+
+#include <cstdlib>
+#include <stdexcept>
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+namespace octavo {
+
+std::vector<const Kernels*> available_kernels() {
+  std::vector<const Kernels*> found;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
+    found.push_back(avx512_kernels());
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+    found.push_back(avx2_kernels());
+#elif defined(__aarch64__)
+#if defined(__linux__)
+  constexpr unsigned long kDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
+  if (getauxval(AT_HWCAP) & kDotProduct) found.push_back(neon_kernels());
+#else
+  found.push_back(neon_kernels());
+#endif
+#endif
+  found.push_back(scalar_kernels());
+  return found;
+}
+
+const Kernels* choose_kernels(const std::string& name) {
+  std::string wanted = name;
+  if (wanted.empty())
+    if (const char* forced = std::getenv("OCTAVO_ISA")) wanted = forced;
+  const auto found = available_kernels();
+  if (wanted.empty()) return found.front();
+  std::string names;
+  for (const Kernels* kernels : found) {
+    if (wanted == kernels->name) return kernels;
+    names += names.empty() ? kernels->name : std::string(", ") + kernels->name;
+  }
+  throw std::invalid_argument("instruction set '" + wanted + "' is not available here; there are: " + names);
+}
+
+}  // namespace octavo

@@ -1,0 +1,14 @@
+// The kernels for scalar: the same algorithms over its vectors.
+#include "isa/vector_scalar.h"
+
+#include "ops/attention.h"
+#include "ops/matmul.h"
+
+namespace octavo {
+
+const Kernels* scalar_kernels() {
+  static const Kernels kernels{"scalar", matmul, attend, merge, row, quantize, store_cache};
+  return &kernels;
+}
+
+}  // namespace octavo

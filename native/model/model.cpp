@@ -1,0 +1,164 @@
+// Building a model: buffers, vectors, matrices, stages.  Running it is in step.cpp.
+#include "model/model.h"
+
+#include <algorithm>
+
+namespace octavo {
+namespace {
+
+void require(bool condition, const char* what) {
+  if (!condition) throw std::invalid_argument(what);
+}
+
+int whole_panels(int count) { return (count + kPanelRows - 1) / kPanelRows * kPanelRows; }
+
+}  // namespace
+
+Model::Model(const Kernels* kernels, int threads, int max_tokens)
+    : kernels_(kernels), pool_(threads), max_tokens_(max_tokens), row_share_(pool_.threads()), sweep_share_(pool_.threads()) {
+  require(max_tokens > 0, "max_tokens must be positive");
+}
+
+int Model::buffer(int width) {
+  require(width > 0, "a buffer's width must be positive");
+  const int padded = whole_panels(width);
+  buffers_.push_back({padded, AlignedBuffer<float>(std::size_t(padded) * max_tokens_)});
+  return int(buffers_.size()) - 1;
+}
+
+int Model::vector(const float* values, int count) {
+  AlignedBuffer<float> copy(whole_panels(count));
+  std::copy(values, values + count, copy.data());
+  vectors_.push_back(std::move(copy));
+  return int(vectors_.size()) - 1;
+}
+
+int Model::matrix(int type, int rows, int columns, const std::uint8_t* bytes) {
+  const BlockType block = block_type(type);
+  require(rows > 0 && columns > 0, "a matrix must have rows and columns");
+  require(columns % block_elements(block) == 0, "a matrix's columns must be whole blocks of its type");
+  sources_.push_back({block, rows, columns, bytes});
+  return int(sources_.size()) - 1;
+}
+
+int Model::table(int type, int rows, int columns, const std::uint8_t* bytes) {
+  const BlockType block = block_type(type);
+  require(columns % block_elements(block) == 0, "a table's columns must be whole blocks of its type");
+  tables_.push_back({block, rows, columns, bytes});
+  return int(tables_.size()) - 1;
+}
+
+int Model::rope(const std::vector<float>& frequencies, float attention_factor) {
+  const std::size_t size = frequencies.size() * max_tokens_;
+  ropes_.push_back({frequencies, attention_factor, AlignedBuffer<float>(size), AlignedBuffer<float>(size)});
+  return int(ropes_.size()) - 1;
+}
+
+void Model::cache(int layers, int heads, int key_value_heads, int head_width, int blocks, CacheType type) {
+  require(head_width % 16 == 0 && head_width > 0, "the head width must be a multiple of 16");
+  require(key_value_heads > 0 && heads % key_value_heads == 0, "the heads must be a multiple of the key-value heads");
+  require(layers > 0 && blocks > 0, "the cache must have layers and blocks");
+  cache_layers_ = layers;
+  cache_heads_ = key_value_heads;
+  heads_ = heads;
+  cache_blocks_ = blocks;
+  cache_shape_.head_bytes = cache_head_bytes(type, head_width);
+  cache_shape_.block_bytes = cache_shape_.head_bytes * key_value_heads;
+  cache_shape_.type = type;
+  cache_shape_.head_width = head_width;
+  cache_ = AlignedBuffer<std::uint8_t>(cache_shape_.block_bytes * blocks * layers);
+}
+
+Stage& Model::open_stage() {
+  const bool closed = stages_.empty() || !stages_.back().matmuls.empty() || stages_.back().attention;
+  if (closed) {
+    const bool merges = !stages_.empty() && stages_.back().attention.has_value();
+    const bool on_outputs = !stages_.empty() && stages_.back().on_outputs;
+    stages_.emplace_back();
+    stages_.back().merges = merges;
+    stages_.back().on_outputs = on_outputs;
+  }
+  return stages_.back();
+}
+
+void Model::add_row(const RowOperation& operation) { open_stage().rows.push_back(operation); }
+
+void Model::add_matmul(View input, int columns, std::vector<MatmulPart> parts) {
+  Stage& stage = open_stage();
+  require(!parts.empty(), "a matmul needs at least one matrix");
+  for (const MatmulPart& part : parts) {
+    const Source& source = sources_.at(part.matrix);
+    require(source.columns == columns, "a matrix's columns must equal its input's width");
+    require(part.out.buffer < 0 || part.out.offset + source.rows <= buffers_.at(part.out.buffer).width,
+            "a matmul's result must fit its buffer");
+    require(part.out.offset % kPanelRows == 0, "a matmul's result must begin at a multiple of 16");
+  }
+  stage.matmuls = std::move(parts);
+  stage.matmul_input = input;
+  stage.matmul_columns = columns;
+}
+
+void Model::add_attention(const AttentionPart& part) {
+  require(part.layer >= 0 && part.layer < cache_layers_, "attention names a layer that the cache does not have");
+  require(part.out.offset == 0, "attention writes whole rows of its buffer");
+  open_stage().attention = part;
+}
+
+void Model::select_outputs(View hidden, int hidden_size) {
+  hidden_ = hidden;
+  hidden_size_ = hidden_size;
+  stages_.emplace_back();
+  stages_.back().merges = stages_.size() > 1 && stages_[stages_.size() - 2].attention.has_value();
+  stages_.back().on_outputs = true;
+}
+
+void Model::add_logits(View input, int columns, int matrix, float softcap) {
+  vocabulary_size_ = sources_.at(matrix).rows;
+  require(softcap == 0.0f || vocabulary_size_ % kPanelRows == 0, "capped logits need a vocabulary in 16s");
+  logit_softcap_ = softcap;
+  add_matmul(input, columns, {{matrix, -1, View{}}});
+  stages_.back().is_logits = true;
+}
+
+void Model::finish() {
+  constexpr int kPiece = 8;  // panels
+  struct Piece { int matrix, begin, end; };
+  std::vector<Piece> pieces;
+  for (const Source& source : sources_) {
+    PanelMatrix matrix{panel_format(source.type), source.rows, source.columns, nullptr};
+    AlignedBuffer<std::uint8_t> data(matrix.panel_bytes() * matrix.panels());
+    matrix.data = data.data();
+    weight_bytes_ += matrix.panel_bytes() * matrix.panels();
+    for (int begin = 0; begin < matrix.panels(); begin += kPiece)
+      pieces.push_back({int(matrices_.size()), begin, std::min(begin + kPiece, matrix.panels())});
+    matrices_.push_back(matrix);
+    matrix_data_.push_back(std::move(data));
+  }
+  pool_.for_each(int(pieces.size()), [&](int index) {
+    const Piece& piece = pieces[index];
+    const Source& source = sources_[piece.matrix];
+    const PanelMatrix& matrix = matrices_[piece.matrix];
+    for (int panel = piece.begin; panel < piece.end; ++panel) {
+      const int row = panel * kPanelRows;
+      pack_panel(source.type, source.bytes + row_bytes(source.type, source.columns) * row,
+                 std::min(kPanelRows, source.rows - row), source.columns,
+                 matrix_data_[piece.matrix].data() + matrix.panel_bytes() * panel);
+    }
+  });
+  for (Source& source : sources_) source.bytes = nullptr;
+
+  std::size_t quantized = 0, packed = 0;
+  const int slots = whole_panels(max_tokens_) + kMaxTile;
+  for (const Stage& stage : stages_) {
+    for (const MatmulPart& part : stage.matmuls) {
+      const std::size_t columns = stage.matmul_columns;
+      if (matrices_[part.matrix].format.is_float()) packed = std::max(packed, columns * slots);
+      else quantized = std::max(quantized, columns / kGroup * record_bytes(slots));
+    }
+  }
+  quantized_ = AlignedBuffer<std::uint8_t>(quantized);
+  packed_ = AlignedBuffer<float>(packed);
+  if (cache_layers_) attention_scratch_ = AlignedBuffer<float>(attention_scratch(cache_shape_.head_width) * pool_.threads());
+}
+
+}  // namespace octavo

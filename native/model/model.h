@@ -1,0 +1,176 @@
+// A model: packed weights, a plan, a paged cache, and the step that runs the plan for a batch of sequences.
+//
+// The plan is made in Python (decoding/plan.py): a list of stages.  A stage is a program of operations on single
+// tokens' rows (norms, rope, activations), then one sweep in which all threads share the work (a group of matmuls with
+// one input, or attention).  An architecture is a plan; nothing here knows its name.
+// Shapes: T tokens of a step, S sequences, R rows whose logits are wanted.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <limits>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "model/block_formats.h"
+#include "ops/kernels.h"
+#include "support/aligned.h"
+#include "support/thread_pool.h"
+
+namespace octavo {
+
+struct Cancelled : std::runtime_error {
+  Cancelled() : std::runtime_error("the step was cancelled") {}
+};
+
+// A part of a buffer's rows: columns from `offset` on.
+struct View {
+  int buffer = -1;
+  int offset = 0;
+};
+
+enum class Operation : std::uint8_t { Row, Rope, Embed, AddVector, StoreCache };
+
+struct RowOperation {
+  Operation operation;
+  RowKind kind{};
+  View out, in, in2;
+  int weight = -1, bias = -1;  // vectors
+  int count = 0, width = 0, stride = 0;
+  float number = 0;
+  int table = -1;  // of an embedding or a rope; the layer of a StoreCache
+};
+
+struct MatmulPart {
+  int matrix;
+  int bias;  // a vector, or -1
+  View out;  // buffer -1: the logits
+};
+
+struct AttentionPart {
+  int layer;
+  View query, out;
+  int window;
+  bool causal;
+  float scale, softcap;
+};
+
+struct Stage {
+  std::vector<RowOperation> rows;
+  std::vector<MatmulPart> matmuls;
+  View matmul_input;
+  int matmul_columns = 0;
+  std::optional<AttentionPart> attention;
+  bool merges = false;       // the attention of the stage before may have left partial sums
+  bool on_outputs = false;   // runs for the R rows whose results are wanted, not for all T
+  bool is_logits = false;
+};
+
+struct StepInput {
+  const std::int32_t* tokens;        // [T]
+  const std::int32_t* positions;     // [T]
+  const std::int32_t* rows;          // [T] which row of block_tables
+  const std::int32_t* block_tables;  // [S, table_width]
+  const std::int32_t* outputs;       // [R] indices into 0..T-1
+  int token_count, sequence_count, table_width, output_count;
+  float* logits;  // [R, V] or null
+  float* hidden;  // [R, H] or null
+};
+
+class Model {
+ public:
+  Model(const Kernels* kernels, int threads, int max_tokens);
+
+  // --- building; ids are indices in the order of the calls ---
+  int buffer(int width);
+  int vector(const float* values, int count);
+  // The bytes are read by finish(), not before.
+  int matrix(int type, int rows, int columns, const std::uint8_t* bytes);
+  // The bytes are read at every step: they must live as long as the model.
+  int table(int type, int rows, int columns, const std::uint8_t* bytes);
+  int rope(const std::vector<float>& frequencies, float attention_factor);
+  void cache(int layers, int heads, int key_value_heads, int head_width, int blocks, CacheType type);
+  void add_row(const RowOperation& operation);
+  void add_matmul(View input, int columns, std::vector<MatmulPart> parts);
+  void add_attention(const AttentionPart& part);
+  void select_outputs(View hidden, int hidden_size);  // later stages run for the wanted rows only
+  void add_logits(View input, int columns, int matrix, float softcap);
+  void finish();
+
+  // --- running ---
+  void step(const StepInput& input);
+  void cancel() { cancelled_.store(true); }
+
+  std::size_t weight_bytes() const { return weight_bytes_; }   // packed
+  std::size_t cache_bytes() const { return cache_.size(); }
+  int max_tokens() const { return max_tokens_; }
+  int threads() const { return pool_.threads(); }
+  int vocabulary_size() const { return vocabulary_size_; }
+  int hidden_size() const { return hidden_size_; }
+
+ private:
+  struct Buffer { int width; AlignedBuffer<float> data; };
+  struct Table { BlockType type; int rows, columns; const std::uint8_t* bytes; };
+  struct Source { BlockType type; int rows, columns; const std::uint8_t* bytes; };
+  struct Rope { std::vector<float> frequencies; float factor; AlignedBuffer<float> cosines, sines; };
+  struct Sequence { int first, count, keys; const std::int32_t* blocks; };
+  struct AttentionPiece { int sequence, head, first_row, rows, split_begin, split_end; };
+
+  Stage& open_stage();
+  void check(const StepInput& input) const;
+  void prepare(const StepInput& input);
+  void plan_attention();
+  void run(int thread);
+  void prefetch_sweep(const Stage& stage, int thread) const;
+  void run_rows(const Stage& stage, int row);
+  void run_row(const RowOperation& operation, int token);
+  void merge_partials(const Stage& stage, int token);
+  void run_matmul_piece(const Stage& stage, int piece);
+  void run_attention_piece(const AttentionPart& part, const AttentionPiece& piece, int thread);
+  int matmul_pieces(const Stage& stage) const;
+  int rows_of(const Stage& stage) const { return stage.on_outputs ? input_.output_count : input_.token_count; }
+  float* at(View view, int row);
+
+  const Kernels* kernels_;
+  ThreadPool pool_;
+  int max_tokens_;
+  std::vector<Buffer> buffers_;
+  std::vector<AlignedBuffer<float>> vectors_;
+  std::vector<Source> sources_;
+  std::vector<PanelMatrix> matrices_;
+  std::vector<AlignedBuffer<std::uint8_t>> matrix_data_;
+  std::vector<Table> tables_;
+  std::vector<Rope> ropes_;
+  std::vector<Stage> stages_;
+  std::size_t weight_bytes_ = 0;
+  float logit_softcap_ = 0;
+  View hidden_;
+  int hidden_size_ = 0, vocabulary_size_ = 0;
+
+  AlignedBuffer<std::uint8_t> cache_;
+  int cache_layers_ = 0, cache_heads_ = 0, cache_blocks_ = 0, heads_ = 0;
+  CacheLayer cache_shape_{};
+
+  // Of the step that runs; the mutex lets one in at a time.
+  std::mutex mutex_;
+  StepInput input_{};
+  std::vector<Sequence> sequences_;
+  std::vector<int> token_sequence_;
+  std::vector<AttentionPiece> attention_pieces_;
+  bool partial_ = false;
+  int splits_ = 0;
+  AlignedBuffer<float> partials_;
+  AlignedBuffer<float> attention_scratch_;
+  AlignedBuffer<std::uint8_t> quantized_;
+  AlignedBuffer<float> packed_;  // float activations
+  std::atomic<bool> cancelled_{false};
+  bool stopped_ = false;
+  WorkShare row_share_, sweep_share_;
+};
+
+// GB/s (10^9 bytes) that `threads` threads read from a buffer larger than the caches.
+double measure_bandwidth(int threads, int megabytes, double seconds);
+
+}  // namespace octavo

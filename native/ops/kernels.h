@@ -1,0 +1,123 @@
+// What an instruction set offers: one table of functions, and the plain structures that they take.
+// Shapes: T tokens of a step, S sequences, H query heads, G query heads for each key-value head, D head width.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "ops/panel.h"
+
+namespace octavo {
+
+// --- matmul -----------------------------------------------------------------------------------------------------
+struct MatmulTask {
+  PanelMatrix matrix;
+  const float* bias;                // [rows up to a whole panel], or null
+  const std::uint8_t* activations;  // tiles of `width` tokens: records (panel.h) or floats [column][width]
+  std::size_t tile_bytes;
+  int width;
+  int tokens;
+  float* out;  // [tokens][out_stride]
+  std::size_t out_stride;
+};
+
+// --- attention --------------------------------------------------------------------------------------------------
+constexpr int kBlockTokens = 32;   // tokens in a block of the cache
+constexpr int kSplitTokens = 256;  // attention sums restart here and are merged in order, wherever a step begins
+constexpr int kRowTile = 8;        // query rows that share a pass over the keys
+
+enum class CacheType : std::uint8_t { F16, I8 };
+
+// Where a layer keeps keys and values.  For each block and key-value head:
+//   F16: keys half[D][32], values half[32][D];  I8: the same as int8, then float scales of 32 keys and 32 values.
+// Keys lie across: 16 neighbouring tokens are one vector, so scores need no sum across lanes.
+struct CacheLayer {
+  std::uint8_t* data;
+  std::size_t block_bytes;  // of all heads of a block in this layer
+  std::size_t head_bytes;
+  CacheType type;
+  int head_width;
+
+  std::uint8_t* head(std::int32_t block, int head_index) const {
+    return data + block_bytes * std::size_t(block) + head_bytes * std::size_t(head_index);
+  }
+  std::size_t tile_bytes() const { return std::size_t(head_width) * kBlockTokens * (type == CacheType::F16 ? 2 : 1); }
+};
+
+constexpr std::size_t cache_head_bytes(CacheType type, int head_width) {
+  const std::size_t elements = 2 * std::size_t(head_width) * kBlockTokens;
+  return type == CacheType::F16 ? 2 * elements : elements + 2 * kBlockTokens * sizeof(float);
+}
+
+struct AttentionTask {
+  CacheLayer cache;
+  const std::int32_t* blocks;     // the block table of the sequence
+  const std::int32_t* positions;  // of the sequence's new tokens
+  const float* queries;           // of the sequence's first new token; [T][query_stride]
+  std::size_t query_stride;
+  float* out;  // [T][out_stride]
+  std::size_t out_stride;
+  int key_value_head;
+  int group;      // G
+  int first_row;  // row = token * G + head within the group
+  int rows;       // up to kRowTile
+  int keys;       // tokens of the sequence in the cache, this step's included
+  int window;     // 0 for none
+  bool causal;
+  float scale;
+  float softcap;       // 0 for none
+  int split_begin;     // which splits of kSplitTokens this task sums
+  int split_end;
+  float* partials;         // null: finish the rows; else [token][head][split][D + 16] takes (max, sum) and values
+  std::size_t row_stride;  // of partials, from head to head
+  int heads;               // rows of partials from token to token
+};
+
+// --- operations on one token's row ----------------------------------------------------------------------------------
+enum class RowKind : std::uint8_t {
+  Add,             // out += in
+  Scale,           // out *= number
+  RmsNorm,         // out = in / rms(in) * weight
+  LayerNorm,       // out = (in - mean) / deviation * weight + bias
+  HeadNorm,        // RmsNorm of each head of `width`, in place
+  RopeHalf,        // rotary embedding in place, pairs (i, i + width/2)
+  RopeInterleaved, // pairs (2i, 2i + 1)
+  Silu, Gelu, GeluTanh,            // out = f(in)
+  GatedSilu, GatedGelu, GatedGeluTanh,  // out = f(in) * in2
+  SoftCap,         // out = number * tanh(out / number)
+};
+
+struct RowTask {
+  RowKind kind;
+  float* out;
+  const float* in;
+  const float* in2;
+  const float* weight;
+  const float* bias;
+  int count;   // elements of the row
+  int width;   // of a head, or how many elements of it are rotated
+  int stride;  // from head to head
+  float number;  // epsilon, factor or cap
+};
+
+struct Kernels {
+  const char* name;
+  void (*matmul)(const MatmulTask& task, int panel_begin, int panel_end);
+  void (*attend)(const AttentionTask& task, float* scratch);  // scratch: attention_scratch floats
+  void (*merge)(const float* partials, int splits, int head_width, float* out);
+  void (*row)(const RowTask& task);
+  void (*quantize)(const float* in, int count, int width, int slot, std::uint8_t* tile);
+  void (*store_cache)(const CacheLayer& layer, std::int32_t block, int slot, int head, const float* key,
+                      const float* value);
+};
+
+constexpr std::size_t attention_scratch(int head_width) {
+  return std::size_t(kRowTile) * (kSplitTokens + 2 * head_width + 32);
+}
+
+// One for each file in isa/; null where the machine or the build does not have it.
+const Kernels* scalar_kernels();
+const Kernels* avx2_kernels();
+const Kernels* avx512_kernels();
+const Kernels* neon_kernels();
+
+}  // namespace octavo

