@@ -8,7 +8,7 @@ lock, so that neither a second process nor a kill at any moment leaves a half on
 from octavo.weights.hub.cache import CachedModel, cache_folder, cached_models, remove
 from octavo.weights.hub.known_models import DEFAULT_MODEL, SHORT_NAMES, KnownModel
 from octavo.weights.hub.progress import ProgressCallback
-from octavo.weights.hub.resolution import find_cached, resolve
+from octavo.weights.hub.resolution import file_digest, find_cached, resolve
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -18,6 +18,7 @@ __all__ = [
     "ProgressCallback",
     "cache_folder",
     "cached_models",
+    "file_digest",
     "find_cached",
     "remove",
     "resolve",

