@@ -276,7 +276,9 @@ class Engine:
         batch = self._batch
         if batch is None or step.drawing != self._batch_members:
             members = step.drawing
-            batch = sampling_batch([s.options for s in members], [s.seed for s in members], [0] * len(members))
+            batch = sampling_batch(
+                [s.options for s in members], [s.seed for s in members], [0] * len(members)
+            )
             self._batch, self._batch_members = batch, members
         batch.positions[:] = [sequence.length for sequence in step.drawing]
         recent = [sequence.recent() for sequence in step.drawing]
@@ -288,7 +290,9 @@ class Engine:
             tokens = error.tokens.tolist()
             for sequence, token in zip(step.drawing, tokens, strict=True):
                 if token < 0:
-                    sequence.error = OctavoError(f"token {sequence.length} of a text: {sampling_failure(token)}")
+                    sequence.error = OctavoError(
+                        f"token {sequence.length} of a text: {sampling_failure(token)}"
+                    )
         return tokens
 
     # Turns.  A turn is set and ended by single assignments inside try blocks, so that Ctrl-C never leaves it taken.
@@ -321,7 +325,9 @@ class Engine:
             raise ValueError(f"{what} has no tokens: give at least one id")
         wrong = array[(array < 0) | (array >= self._runner.vocabulary_size)]
         if len(wrong):
-            raise ValueError(f"{what}: {wrong[0]} is not in the vocabulary of {self._runner.vocabulary_size} tokens")
+            raise ValueError(
+                f"{what}: {wrong[0]} is not in the vocabulary of {self._runner.vocabulary_size} tokens"
+            )
         return array
 
     # Whole texts, without drawing
@@ -336,7 +342,9 @@ class Engine:
                 part = ids[begin : begin + self._runner.max_step_tokens]
                 every = np.arange(len(part), dtype=np.int32)
                 end = begin + len(part)
-                self._runner.step(part, every + np.int32(begin), np.zeros_like(part), table, every, logits[begin:end])
+                self._runner.step(
+                    part, every + np.int32(begin), np.zeros_like(part), table, every, logits[begin:end]
+                )
         return logits
 
     def hidden_states(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
