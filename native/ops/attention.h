@@ -22,6 +22,9 @@ inline F load_cache(const std::uint8_t* tile, std::size_t element) {
   return load_signed_bytes((const std::int8_t*)tile + element);
 }
 
+template <CacheType type>
+constexpr std::size_t kElementBytes = type == CacheType::F16 ? 2 : 1;
+
 // What a tile of rows sees: the row's query, and the positions [first, last] it may look at.
 struct Rows {
   const float* query[kRowTile];
@@ -46,12 +49,15 @@ inline Rows visible_rows(const AttentionTask& task) {
   return rows;
 }
 
-// scores[row][slot] of one block of 32 keys.
+// scores[row][slot] of one block of 32 keys.  `next` is the tile that will be read after this one: memory brings it
+// meanwhile, since blocks lie anywhere and no processor guesses where.
 template <CacheType type, int count>
-void score_block(const AttentionTask& task, const Rows& rows, const std::uint8_t* keys, float* scores) {
+void score_block(const AttentionTask& task, const Rows& rows, const std::uint8_t* keys, const std::uint8_t* next,
+                 float* scores) {
   F sum[count][2];
   for (int r = 0; r < count; ++r) sum[r][0] = sum[r][1] = zero_lanes();
   for (int d = 0; d < task.cache.head_width; ++d) {
+    prefetch(next + std::size_t(d) * kBlockTokens * kElementBytes<type>);
     const F low = load_cache<type>(keys, std::size_t(d) * kBlockTokens);
     const F high = load_cache<type>(keys, std::size_t(d) * kBlockTokens + 16);
 OCTAVO_UNROLL
@@ -75,7 +81,8 @@ OCTAVO_UNROLL
 
 // values[row][D] += weights[row][slot] * V[slot][D] over one block, 32 columns at a time.
 template <CacheType type, int count>
-void add_values(const AttentionTask& task, const std::uint8_t* values, const float* weights, float* sums) {
+void add_values(const AttentionTask& task, const std::uint8_t* values, const std::uint8_t* next, const float* weights,
+                float* sums) {
   const int width = task.cache.head_width;
   for (int column = 0; column < width; column += 32) {
     F sum[count][2];
@@ -84,6 +91,7 @@ void add_values(const AttentionTask& task, const std::uint8_t* values, const flo
         sum[r][c] = column + 16 * c < width ? load(sums + std::size_t(r) * width + column + 16 * c) : zero_lanes();
     for (int slot = 0; slot < kBlockTokens; ++slot) {
       const std::size_t at = std::size_t(slot) * width + column;
+      prefetch(next + at * kElementBytes<type>);
       const F low = load_cache<type>(values, at);
       const F high = column + 16 < width ? load_cache<type>(values, at + 16) : zero_lanes();
 OCTAVO_UNROLL
@@ -154,8 +162,10 @@ void attend_split(const AttentionTask& task, const Rows& rows, int split, float*
   const std::int32_t* table = task.blocks + split * (kSplitTokens / kBlockTokens);
   for (int block = begin; block < end; ++block) {
     const std::uint8_t* keys = task.cache.head(table[block], task.key_value_head);
+    const std::uint8_t* next = block + 1 < end ? task.cache.head(table[block + 1], task.key_value_head)
+                                               : task.cache.head(table[begin], task.key_value_head) + task.cache.tile_bytes();
     float* at = scores + block * kBlockTokens;
-    with_count(task.rows, [&](auto count) { score_block<type, decltype(count)::value>(task, rows, keys, at); });
+    with_count(task.rows, [&](auto count) { score_block<type, decltype(count)::value>(task, rows, keys, next, at); });
     mask_block(rows, task.rows, base + block * kBlockTokens, at);
   }
   for (int r = 0; r < task.rows; ++r) {
@@ -184,7 +194,9 @@ void attend_split(const AttentionTask& task, const Rows& rows, int split, float*
           store(weight, load(weight) * load(value_scales + i));
         }
     }
-    with_count(task.rows, [&](auto count) { add_values<type, decltype(count)::value>(task, values, at, sums); });
+    const std::uint8_t* next =
+        block + 1 < end ? task.cache.head(table[block + 1], task.key_value_head) + task.cache.tile_bytes() : values;
+    with_count(task.rows, [&](auto count) { add_values<type, decltype(count)::value>(task, values, next, at, sums); });
   }
 }
 
