@@ -17,6 +17,7 @@ from octavo.errors import ModelNotFoundError, OutOfMemoryError
 from octavo.weights.gguf_writer import write_gguf
 from octavo.weights.tensor import TensorType
 
+CONTEXT = 1024
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -37,6 +38,7 @@ def write_model(path: Path, architecture: str = "llama") -> Path:
     kinds[: len(SPECIAL)] = 3
     metadata = tiny_metadata(architecture) | {
         f"{architecture}.vocab_size": len(tokens),
+        f"{architecture}.context_length": CONTEXT,
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": kinds,
         "tokenizer.ggml.merges": ["a b"],
@@ -56,7 +58,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_part_from_a_file_to_text(model_file: Path) -> None:
     with octavo.load(model_file, threads=2) as model:
-        assert (model.context, model.threads, model.name) == (128, 2, "tiny.gguf")
+        assert (model.context, model.threads, model.name) == (CONTEXT, 2, "tiny.gguf")
         tokens = model.tokenizer.encode("für")
         assert model.tokenizer.decode(tokens) == "für"
         logits = model.logits(tokens)
@@ -69,11 +71,19 @@ def test_every_part_from_a_file_to_text(model_file: Path) -> None:
         assert model.chat([{"role": "user", "content": "hi"}], max_tokens=3).timings.prompt_tokens > 20
 
 
+def test_a_prompt_of_several_steps(model_file: Path) -> None:
+    with octavo.load(model_file, threads=2) as model:
+        prompt = "a long prompt " * 50
+        assert len(model.tokenizer.encode(prompt)) > 2 * model.runner.max_step_tokens
+        greedy = model.generate(prompt, max_tokens=3, temperature=0)
+        assert greedy.tokens[0] == int(model.logits(model.tokenizer.encode(prompt))[-1].argmax())
+
+
 def test_what_does_not_fit_is_refused_before_it_is_taken(model_file: Path) -> None:
     with pytest.raises(OutOfMemoryError, match="KV cache of 1000000000000 tokens"):
         octavo.load(model_file, cache_tokens=10**12)
-    with pytest.raises(octavo.ContextLengthError, match=r"context: 129.*128"):
-        octavo.load(model_file, context=129)
+    with pytest.raises(octavo.ContextLengthError, match=r"context: 1025.*1024"):
+        octavo.load(model_file, context=1025)
     with pytest.raises(ValueError, match="threads"):
         octavo.load(model_file, threads=0)
     with pytest.raises(ModelNotFoundError):
@@ -117,6 +127,18 @@ def test_each_verb_on_a_file(model_file: Path, tmp_path: Path, verb: str, words:
     )
     assert result.returncode == 0, result.stderr
     assert isinstance(json.loads(result.stdout), dict)
+
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_examples_run(model_file: Path, example: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, str(example), str(model_file)], capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
 
 
 MODELS = Path(os.environ.get("OCTAVO_TEST_MODELS", "~/.cache/octavo-models")).expanduser()

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 // Loops over a tile are written out so that its sums stay in registers.
-#define OCTAVO_UNROLL _Pragma("GCC unroll 16")
+#define OCTAVO_UNROLL _Pragma("GCC unroll 4")
 
 namespace octavo {
 namespace {

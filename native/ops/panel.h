@@ -135,6 +135,7 @@ constexpr int kMaxTile = 16;
 
 // The tile width that wastes least for a number of tokens, with as few tiles as can be.
 constexpr int tile_width(int tokens) {
+  if (tokens <= 0) return 1;
   const int tiles = (tokens + kMaxTile - 1) / kMaxTile;
   const int needed = (tokens + tiles - 1) / tiles;
   for (int width : kTileWidths)

@@ -175,6 +175,16 @@ def test_impossible_options_name_themselves(invoke: Invoke, words: str) -> None:
     assert result.exit_code == 2 and words.split()[0] in result.stderr
 
 
+@pytest.mark.parametrize("bias", ["5=inf", "999999=1", "5=nan"])
+def test_a_bias_that_cannot_be_honoured_is_one_line(
+    invoke: Invoke, use_model: UseModel, scripted: Scripted, bias: str
+) -> None:
+    use_model(scripted("x"))
+    result = invoke(command, "m", "hello", "--logit-bias", bias)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: logit_bias") and result.stderr.count("\n") == 1
+
+
 def test_errors_are_one_line_and_exit_code_1(
     invoke: Invoke, use_model: UseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
