@@ -186,5 +186,7 @@ def llama_benches(model: Path, threads: int) -> list[LlamaBench]:
             raise MissingPeerError(
                 f"OCTAVO_LLAMA_BENCH: {path} is no file: give a path or name=path,name=path"
             )
-        found.append(LlamaBench(name if separator else "llama.cpp (native)", binary, model.resolve(), threads))
+        found.append(
+            LlamaBench(name if separator else "llama.cpp (native)", binary, model.resolve(), threads)
+        )
     return found
