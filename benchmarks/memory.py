@@ -23,14 +23,16 @@ def run(options: Options) -> Report:
                 worker.call("prompt", tokens=PROMPT)
                 worker.call("generate", tokens=TOKENS)
                 accounts[engine] = memory_of(worker.process_id)
+            cache = workers["octavo"].call("cache_bytes") / 2**20  # the peer's is of as many tokens
         file_size = path.stat().st_size / 2**20
         for field, label in FIELDS.items():
             samples = {engine: [account[field]] for engine, account in accounts.items()}
             report.add(name, label, samples)
-        beyond = {engine: [account["VmHWM"] - file_size] for engine, account in accounts.items()}
-        report.add(name, f"peak beyond the file's {file_size:,.0f} MiB", beyond)
+        known = file_size + cache
+        beyond = {engine: [account["VmHWM"] - known] for engine, account in accounts.items()}
+        report.add(name, f"peak beyond the file ({file_size:,.0f}) and KV cache ({cache:,.0f})", beyond)
         shares = ", ".join(f"{engine} {values[0] / file_size:.0%}" for engine, values in beyond.items())
-        report.notes.append(f"{name}, peak beyond the file's size as a share of it: {shares}.")
+        report.notes.append(f"{name}, peak beyond file and KV cache as a share of the file: {shares}.")
     report.notes.append(
         "One process each, Python itself and a float16 KV cache of 4,096 tokens (or of the model's own "
         "context, if shorter) included; one sample, since it hardly varies."

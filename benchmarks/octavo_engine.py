@@ -35,38 +35,44 @@ class Octavo:
         return tokens / (time.perf_counter() - began)
 
     def generate(self, tokens: int, batch: int = 1, depth: int = 0) -> float:
-        """Greedy generation after `depth` tokens, from when all sequences run until the first has ended."""
-        prompts = [self._prompts.next(max(depth, 1)) for _ in range(batch)]
-        generations = [self._submit(prompt, tokens + 2 * batch) for prompt in prompts]
+        """Greedy generation after `depth` tokens, from when all B sequences run; B tokens a step.
+
+        The sequence that began last is timed: of the others the engine may hold tokens from steps before.
+        """
+        room = tokens + 64  # so that all still run when the last has made its tokens
+        generations = [self._submit(self._prompts.next(max(depth, 1)), room) for _ in range(batch)]
         for generation in generations:
             next(generation)
-        already = sum(len(generation.tokens) for generation in generations)
         began = time.perf_counter()
-        while all(generation.finish_reason is None for generation in generations):
-            for generation in generations:
-                next(generation, None)
+        for _ in range(tokens):
+            next(generations[-1])
         seconds = time.perf_counter() - began
-        made = sum(len(generation.tokens) for generation in generations) - already
         for generation in generations:
             generation.cancel()
-        return made / seconds
+        return batch * tokens / seconds
 
     def step_seconds(self, batch: int, steps: int = 32) -> float:
         """Median time of one native step of one new token for each of B sequences: no engine, no sampling."""
         runner = self._model.runner
         blocks_each = -(-(steps + 2) // runner.block_size)
-        # Nothing else runs in this process now, so that the whole pool is ours.
-        tables = np.arange(batch * blocks_each, dtype=np.int32).reshape(batch, blocks_each)
         rows = np.arange(batch, dtype=np.int32)
         tokens = np.asarray(self._prompts.next(batch), np.int32)
         logits = np.empty((batch, runner.vocabulary_size), np.float32)
         seconds = []
-        for position in range(steps + 2):
-            positions = np.full(batch, position, np.int32)
-            began = time.perf_counter()
-            runner.step(tokens, positions, rows, tables, rows, logits)
-            seconds.append(time.perf_counter() - began)
+        with self._model.engine.borrow(batch * blocks_each) as blocks:
+            tables = np.asarray(blocks, np.int32).reshape(batch, blocks_each)
+            for position in range(steps + 2):
+                positions = np.full(batch, position, np.int32)
+                began = time.perf_counter()
+                runner.step(tokens, positions, rows, tables, rows, logits)
+                seconds.append(time.perf_counter() - began)
         return median(seconds[2:])
+
+    def cache_bytes(self) -> int:
+        """Size of the KV cache in float16: keys and values of each layer for each token of the pool."""
+        runner, config = self._model.runner, self._model.config
+        width = config.key_value_heads * config.head_width
+        return 2 * 2 * config.layers * width * runner.block_count * runner.block_size
 
     def _submit(self, prompt: list[int], tokens: int) -> Generation:
         return self._model.engine.submit(prompt, _GREEDY, max_tokens=tokens)

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -167,7 +168,9 @@ class LlamaBench:
         return "--run-time-repack" in self._run([str(self.binary), "--help"])
 
     def _run(self, command: list[str]) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=1_800)
+        # The fork writes a log file wherever it is run.
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=1_800, cwd=folder)
         if done.returncode:
             raise RuntimeError(f"{Path(command[0]).name} of {self.name} failed: {done.stderr[-500:]}")
         return done.stdout + (done.stderr if "|" in done.stderr else "")
@@ -178,10 +181,12 @@ def llama_benches(model: Path, threads: int) -> list[LlamaBench]:
     found = []
     for entry in filter(None, os.environ.get("OCTAVO_LLAMA_BENCH", "").split(",")):
         name, separator, path = entry.rpartition("=")
-        binary = Path(path).expanduser()
+        binary = Path(path).expanduser().resolve()
         if not binary.is_file():
             raise MissingPeerError(
                 f"OCTAVO_LLAMA_BENCH: {path} is no file: give a path or name=path,name=path"
             )
-        found.append(LlamaBench(name if separator else "llama.cpp (native)", binary, model, threads))
+        found.append(
+            LlamaBench(name if separator else "llama.cpp (native)", binary, model.resolve(), threads)
+        )
     return found

@@ -34,7 +34,8 @@ def run(options: Options) -> Report:
 def _commands(model: Path, threads: int) -> dict[str, list[str]]:
     """The command of each engine; llama-cli of a native build where OCTAVO_LLAMA_CLI names it."""
     script = Path(sys.executable).with_name("octavo")
-    octavo = [str(script)] if script.exists() else [sys.executable, "-m", "octavo"]
+    uninstalled = [sys.executable, "-c", "from octavo.cli.main import main; main()"]
+    octavo = [str(script)] if script.exists() else uninstalled
     options = ["--max-tokens", "1", "--temperature", "0", "--threads", str(threads), "--quiet", "--offline"]
     commands = {
         "octavo": [*octavo, "run", str(model), PROMPT, *options],
