@@ -28,13 +28,13 @@ _Value = TypeVar("_Value")
 class TemplateLimits:
     """Limits of one rendering, for small conversations; they grow with the size of the messages.
 
-    source: characters of the template.  steps: loop rounds, calls, elements looked at.  bytes: all strings and
+    source, nodes: characters and parts of the syntax tree of the template.  steps: loop rounds, calls, elements looked at.  bytes: all strings and
     collections that it makes, added up.  items: length of one list.  seconds: of this thread's processor time.
     input_characters, input_values: size of messages and variables.
     """
 
     source: int = 131_072
-    nodes: int = 20_000
+    nodes: int = 12_000
     steps: int = 300_000
     bytes: int = 48 << 20
     items: int = 100_000

@@ -104,16 +104,15 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         return self.undefined(obj=obj, name=attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """obj[argument], an attribute if there is no such item, as in Jinja; slices are charged."""
+        """obj[argument], an attribute if there is no such item, as in Jinja."""
         if isinstance(argument, tuple):
             self.budget.weigh(argument)
         try:
-            value = obj[argument]
+            return obj[argument]
         except (AttributeError, TypeError, LookupError):
             if isinstance(argument, str):
                 return self.getattr(obj, argument)
             return self.undefined(obj=obj, name=argument)
-        return self.budget.made(value) if isinstance(argument, slice) else value
 
     def _is_allowed(self, obj: Any, attribute: str) -> bool:
         if isinstance(obj, LoopContext):
@@ -154,7 +153,8 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         elif operator == "*":
             for one, other in ((left, right), (right, left)):
                 if isinstance(one, (str, list, tuple)) and isinstance(other, int):
-                    budget.allocate(sys.getsizeof(one) * max(other, 0))
+                    item = sys.getsizeof(one) - sys.getsizeof(type(one)())
+                    budget.allocate(max(item, 0) * max(other, 0))
         elif operator == "%" and isinstance(left, str):
             return budget.made(values.percent_format(budget, left, right))
         elif operator == "**" and not -_MAX_EXPONENT <= right <= _MAX_EXPONENT:
@@ -226,6 +226,10 @@ class _Metering(NodeTransformer):
         self.generic_visit(node)
         node.key = _through(_WEIGH, node.key)  # hashing a tuple of tuples is work too
         return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        self.generic_visit(node)
+        return _through(_MAKE, node) if isinstance(node.arg, nodes.Slice) else node
 
     def visit_List(self, node: nodes.List) -> nodes.Node:
         self.generic_visit(node)
