@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from octavo.weights.checkpoint import Checkpoint, open_checkpoint
 
 from octavo.evaluation.agreement import Agreement
 from octavo.evaluation.perplexity import perplexity
+from octavo.weights.checkpoint import Checkpoint, open_checkpoint
 
 Ids = NDArray[np.int32]
 Logits = NDArray[np.float32]

@@ -176,10 +176,10 @@ def build_model(
         metadata={},
         chat_template=template,
         generation=GenerationDefaults(**(generation or {})),
-        tokenizer=ByteTokenizer,
     )
+    tokenizer: Any = ByteTokenizer()
     runner = runner or HistoryRunner(block_count, script)
-    return Model(checkpoint, runner, context=context, threads=1, max_sequences=max_sequences)
+    return Model(checkpoint, tokenizer, runner, context=context, threads=1, max_sequences=max_sequences)
 
 
 @pytest.fixture

@@ -91,7 +91,8 @@ inline I start_wide(const std::int32_t* start) { return broadcast_int(*start); }
 inline B wide(B codes) { return codes; }
 inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, codes, four); }
 
-inline void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
+// Always inlined: the compiler takes a function that only prefetches for one without effect, and drops calls of it.
+inline __attribute__((always_inline)) void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
 
 inline float reduce_add(F a) {
   __m256 x = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));

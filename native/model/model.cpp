@@ -15,7 +15,7 @@ int whole_panels(int count) { return (count + kPanelRows - 1) / kPanelRows * kPa
 }  // namespace
 
 Model::Model(const Kernels* kernels, int threads, int max_tokens)
-    : kernels_(kernels), pool_(threads), max_tokens_(max_tokens) {
+    : kernels_(kernels), pool_(threads), max_tokens_(max_tokens), row_share_(pool_.threads()), sweep_share_(pool_.threads()) {
   require(max_tokens > 0, "max_tokens must be positive");
 }
 
@@ -126,7 +126,7 @@ void Model::finish() {
   std::vector<Piece> pieces;
   for (const Source& source : sources_) {
     PanelMatrix matrix{panel_format(source.type), source.rows, source.columns, nullptr};
-    AlignedBuffer<std::uint8_t> data(matrix.panel_bytes() * matrix.panels() + 4096);  // prefetches run past the end
+    AlignedBuffer<std::uint8_t> data(matrix.panel_bytes() * matrix.panels());
     matrix.data = data.data();
     weight_bytes_ += matrix.panel_bytes() * matrix.panels();
     for (int begin = 0; begin < matrix.panels(); begin += kPiece)
@@ -153,7 +153,7 @@ void Model::finish() {
     for (const MatmulPart& part : stage.matmuls) {
       const std::size_t columns = stage.matmul_columns;
       if (matrices_[part.matrix].format.is_float()) packed = std::max(packed, columns * slots);
-      else quantized = std::max(quantized, columns / kGroup * kRecordBytesPerToken * slots);
+      else quantized = std::max(quantized, columns / kGroup * record_bytes(slots));
     }
   }
   quantized_ = AlignedBuffer<std::uint8_t>(quantized);

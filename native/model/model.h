@@ -123,12 +123,13 @@ class Model {
   void prepare(const StepInput& input);
   void plan_attention();
   void run(int thread);
+  void prefetch_sweep(const Stage& stage, int thread) const;
   void run_rows(const Stage& stage, int row);
   void run_row(const RowOperation& operation, int token);
   void merge_partials(const Stage& stage, int token);
   void run_matmul_piece(const Stage& stage, int piece);
   void run_attention_piece(const AttentionPart& part, const AttentionPiece& piece, int thread);
-  int matmul_pieces(const Stage& stage);
+  int matmul_pieces(const Stage& stage) const;
   int rows_of(const Stage& stage) const { return stage.on_outputs ? input_.output_count : input_.token_count; }
   float* at(View view, int row);
 
@@ -166,8 +167,7 @@ class Model {
   AlignedBuffer<float> packed_;  // float activations
   std::atomic<bool> cancelled_{false};
   bool stopped_ = false;
-  alignas(64) std::atomic<int> next_row_{0};
-  alignas(64) std::atomic<int> next_piece_{0};
+  WorkShare row_share_, sweep_share_;
 };
 
 // GB/s (10^9 bytes) that `threads` threads read from a buffer larger than the caches.

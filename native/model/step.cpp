@@ -11,6 +11,8 @@ namespace {
 // Row programs of so few tokens are run by the last thread to arrive at a barrier: cheaper than one barrier more.
 constexpr int kSerialRows = 3;
 
+constexpr int kLeadLines = 64;  // of 64 bytes, prefetched before a sweep
+
 void require(bool condition, const std::string& what) {
   if (!condition) throw std::invalid_argument(what);
 }
@@ -119,25 +121,39 @@ void Model::run(int thread) {
     const bool serial = rows <= kSerialRows;
     pool_.barrier([&] {
       stopped_ = cancelled_.load(std::memory_order_relaxed);
-      next_row_.store(0, std::memory_order_relaxed);
-      next_piece_.store(0, std::memory_order_relaxed);
+      row_share_.reset();
+      sweep_share_.reset();
       for (int row = 0; serial && row < rows; ++row) run_rows(stage, row);
     });
     if (stopped_) return;
     if (!serial) {
-      for (int row; (row = next_row_.fetch_add(1, std::memory_order_relaxed)) < rows;) run_rows(stage, row);
+      row_share_.share(thread, rows, [&](int row) { run_rows(stage, row); });
       pool_.barrier([] {});
     }
-    if (stage.is_logits && !input_.logits) continue;
     if (stage.attention) {
-      const int pieces = int(attention_pieces_.size());
-      for (int piece; (piece = next_piece_.fetch_add(1, std::memory_order_relaxed)) < pieces;)
-        run_attention_piece(*stage.attention, attention_pieces_[piece], thread);
-    } else if (!stage.matmuls.empty()) {
-      const int pieces = matmul_pieces(stage);
-      for (int piece; (piece = next_piece_.fetch_add(1, std::memory_order_relaxed)) < pieces;)
-        run_matmul_piece(stage, piece);
+      sweep_share_.share(thread, int(attention_pieces_.size()),
+                         [&](int piece) { run_attention_piece(*stage.attention, attention_pieces_[piece], thread); });
+    } else if (!stage.is_logits || input_.logits) {
+      sweep_share_.share(thread, matmul_pieces(stage), [&](int piece) { run_matmul_piece(stage, piece); });
     }
+    if (&stage != &stages_.back()) prefetch_sweep(*(&stage + 1), thread);
+  }
+}
+
+// While a thread waits for the others, memory may already bring what it reads first in the next sweep.
+void Model::prefetch_sweep(const Stage& stage, int thread) const {
+  if (stage.matmuls.empty()) return;
+  int panels = 0;
+  for (const MatmulPart& part : stage.matmuls) panels += matrices_[part.matrix].panels();
+  int first = sweep_share_.first(thread, matmul_pieces(stage)) * panels / matmul_pieces(stage);
+  for (const MatmulPart& part : stage.matmuls) {
+    const PanelMatrix& matrix = matrices_[part.matrix];
+    if (first < matrix.panels()) {
+      const std::uint8_t* at = matrix.data + matrix.panel_bytes() * first;
+      for (int line = 0; line < kLeadLines; ++line) __builtin_prefetch(at + kLine * line);
+      return;
+    }
+    first -= matrix.panels();
   }
 }
 
@@ -213,7 +229,7 @@ void Model::merge_partials(const Stage& stage, int token) {
 }
 
 // A sweep is cut into pieces small enough that a late thread holds nobody up for long, and large enough to stream.
-int Model::matmul_pieces(const Stage& stage) {
+int Model::matmul_pieces(const Stage& stage) const {
   int panels = 0;
   for (const MatmulPart& part : stage.matmuls) panels += matrices_[part.matrix].panels();
   return std::min(panels, pool_.threads() == 1 ? 1 : std::max(pool_.threads() * 8, panels / 64));

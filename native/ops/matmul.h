@@ -12,6 +12,8 @@
 namespace octavo {
 namespace {
 
+constexpr std::size_t kPrefetchDistance = 4096;  // bytes; past the end of a matrix a prefetch is ignored
+
 template <Codes kind>
 inline void unpack(const std::uint8_t* lines, [[maybe_unused]] const std::uint8_t* table, B (&q)[8]) {
   if constexpr (kind == Codes::U8) {
@@ -95,20 +97,10 @@ OCTAVO_UNROLL
 }
 
 template <int width>
-struct Part {
-  const std::uint8_t* at;
-  const std::int8_t* codes(int n) const { return (const std::int8_t*)at + kGroup * n; }
-  const float* scale() const { return (const float*)(at + kGroup * width); }
-  const float* sum() const { return scale() + width; }
-  const std::int32_t* start() const { return (const std::int32_t*)(scale() + 2 * width); }
-  const std::int32_t* start_half(int half) const { return start() + width * (1 + half); }
-};
-
-template <int width>
-inline bool any_flag(const std::uint8_t* flags) {
-  std::uint32_t words[(width + 3) / 4], any = 0;
-  __builtin_memcpy(words, flags, sizeof words);
-  for (std::uint32_t word : words) any |= word;
+inline bool any_rest(const QuantizedGroup* tokens) {
+  std::int32_t any = 0;
+OCTAVO_UNROLL
+  for (int n = 0; n < width; ++n) any |= tokens[n].has_rest;
   return any != 0;
 }
 
@@ -147,52 +139,55 @@ inline GroupScale load_scales(const std::uint8_t* super, const std::uint8_t* gro
   return s;
 }
 
-// acc[n] += the group's weights times one part of token n's record.
+// acc[n] += the group's weights times token n's values.
 template <Codes kind, Scales scales, int zero, int width>
-inline __attribute__((always_inline)) void add_part(const B (&q)[8], const GroupScale& s, Part<width> part, F (&acc)[width]) {
+inline __attribute__((always_inline)) void add_group(const B (&q)[8], const GroupScale& s, const QuantizedGroup* tokens, F (&acc)[width]) {
 OCTAVO_UNROLL
   for (int n = 0; n < width; ++n) {
     F value;
     if constexpr (scales == Scales::KD16 || scales == Scales::KDM16) {
-      const F low = to_float(dots<kind, zero, 0, 4>(q, part.codes(n), part.start_half(0) + n));
-      const F high = to_float(dots<kind, zero, 4, 8>(q, part.codes(n), part.start_half(1) + n));
+      const F low = to_float(dots<kind, zero, 0, 4>(q, tokens[n].codes, tokens[n].start_half));
+      const F high = to_float(dots<kind, zero, 4, 8>(q, tokens[n].codes, tokens[n].start_half + 1));
       value = multiply_add(high, s.d1, low * s.d);
       if constexpr (scales == Scales::KDM16) {
-        value = multiply_add(s.m, broadcast(float(part.start_half(0)[n]) * (-1.0f / 128)), value);
-        value = multiply_add(s.m1, broadcast(float(part.start_half(1)[n]) * (-1.0f / 128)), value);
+        value = multiply_add(s.m, broadcast(float(tokens[n].start_half[0]) * (-1.0f / 128)), value);
+        value = multiply_add(s.m1, broadcast(float(tokens[n].start_half[1]) * (-1.0f / 128)), value);
       }
     } else {
       constexpr bool has_minimum = scales == Scales::DM || scales == Scales::KDM;
-      value = to_float(dots<kind, has_minimum ? 0 : zero, 0, 8>(q, part.codes(n), part.start() + n)) * s.d;
-      if constexpr (has_minimum) value = multiply_add(s.m, broadcast(part.sum()[n]), value);
+      value = to_float(dots<kind, has_minimum ? 0 : zero, 0, 8>(q, tokens[n].codes, &tokens[n].start)) * s.d;
+      if constexpr (has_minimum) value = multiply_add(s.m, broadcast(tokens[n].sum), value);
     }
-    acc[n] = multiply_add(value, broadcast(part.scale()[n]), acc[n]);
+    acc[n] = multiply_add(value, broadcast(tokens[n].scale), acc[n]);
   }
 }
 
 template <Codes kind, Scales scales, int zero, int width>
 inline __attribute__((always_inline)) void quantized_tile(const MatmulTask& task, const std::uint8_t* panel,
-                                                          const std::uint8_t* record, F (&acc)[width]) {
+                                                          const QuantizedGroup* tokens, F (&acc)[width]) {
   const int groups = task.matrix.groups();
   const std::uint8_t* codes = panel + task.matrix.scale_bytes();
   const std::uint8_t* scale = panel;
   const std::uint8_t* super = panel;
-  for (int group = 0; group < groups; ++group, record += record_bytes(width)) {
+  const std::uint8_t* ahead = panel + kPrefetchDistance;
+  constexpr std::size_t group_bytes = code_bytes(kind) + group_scale_bytes(scales) + super_bytes(scales) / kSuperGroups;
+  for (int group = 0; group < groups; ++group, tokens += 2 * width) {
     if constexpr (super_bytes(scales) != 0) {
       if (group % kSuperGroups == 0) {
         super = scale;
         scale += super_bytes(scales);
       }
     }
-    for (std::size_t line = 0; line < code_bytes(kind); line += kLine) prefetch(codes + 3072 + line);
+    // The panel is one linear stream, whatever part of it is read now.
+    for (std::size_t line = 0; line < group_bytes; line += kLine) prefetch(ahead + line);
+    ahead += group_bytes;
     B q[8];
     unpack<kind>(codes, task.matrix.format.table, q);
     const GroupScale s = load_scales<scales>(super, scale);
     codes += code_bytes(kind);
     scale += group_scale_bytes(scales);
-    add_part<kind, scales, zero, width>(q, s, Part<width>{record}, acc);
-    if (any_flag<width>(record + part_bytes(width)))
-      add_part<kind, scales, zero, width>(q, s, Part<width>{record + part_bytes(width) + flag_bytes(width)}, acc);
+    add_group<kind, scales, zero, width>(q, s, tokens, acc);
+    if (any_rest<width>(tokens)) add_group<kind, scales, zero, width>(q, s, tokens + width, acc);
   }
 }
 
@@ -232,7 +227,7 @@ OCTAVO_UNROLL
       if constexpr (scales == Scales::None)
         float_tile<kind, width>(task, panel, activations, acc);
       else
-        quantized_tile<kind, scales, zero, width>(task, panel, activations, acc);
+        quantized_tile<kind, scales, zero, width>(task, panel, (const QuantizedGroup*)activations, acc);
       const int rows = task.matrix.rows - row;
 OCTAVO_UNROLL
       for (int n = 0; n < width; ++n) {

@@ -110,18 +110,24 @@ struct PanelMatrix {
   }
 };
 
-// What a matmul multiplies with, quantized to int8: for each tile of `width` tokens, for each group of 32 inputs, a
-// record of two parts of the same form with a flag for each token between them.  A part is
-//   int8 codes[width][32];  float scale[width];  float sum[width];  int32 start[width];  int32 start_half[2][width]
-// with value = scale * code, sum = the codes' sum, start = -128 * sum, start_half the same of columns 0-15 and 16-31.
-// The integer starts turn a sum of c * a into one of (c - zero) * a, exactly.
-//
-// The second part is what rounding left of the first, quantized again, for the groups whose scale stands out in their
-// token's row: a few groups hold a row's outliers and with them most of its rounding error (quantize in rows.h).
-constexpr std::size_t part_bytes(int width) { return std::size_t(width) * (kGroup + 5 * 4); }
-constexpr std::size_t flag_bytes(int width) { return (std::size_t(width) + 3) / 4 * 4; }
-constexpr std::size_t record_bytes(int width) { return 2 * part_bytes(width) + flag_bytes(width); }
-constexpr std::size_t kRecordBytesPerToken = record_bytes(1);  // no tile needs more for a token
+// What a matmul multiplies with, quantized to int8: 32 inputs of one token, on a cache line of their own, so that
+// threads that quantize neighbouring tokens do not disturb each other.  value = scale * code.
+// The integer starts, -128 times the sum of the codes of all columns, of 0-15 and of 16-31, turn a sum of c * a into
+// one of (c - zero) * a, exactly.
+struct alignas(kLine) QuantizedGroup {
+  std::int8_t codes[kGroup];
+  float scale;
+  float sum;  // of the codes
+  std::int32_t start;
+  std::int32_t start_half[2];
+  std::int32_t has_rest;
+};
+static_assert(sizeof(QuantizedGroup) == kLine);
+
+// A tile of `width` tokens is, for each group, QuantizedGroup [2][width]: the tokens' values, and what rounding left of
+// them, quantized again, for the groups whose scale stands out in their token's row (has_rest).  A few groups hold a
+// row's outliers and with them most of its rounding error: see quantize in rows.h.
+constexpr std::size_t record_bytes(int width) { return 2 * sizeof(QuantizedGroup) * width; }
 
 // How many tokens a tile holds: what the kernels are compiled for.
 constexpr int kTileWidths[] = {1, 2, 4, 6, 8, 12, 16};
@@ -129,6 +135,7 @@ constexpr int kMaxTile = 16;
 
 // The tile width that wastes least for a number of tokens, with as few tiles as can be.
 constexpr int tile_width(int tokens) {
+  if (tokens <= 0) return 1;
   const int tiles = (tokens + kMaxTile - 1) / kMaxTile;
   const int needed = (tokens + tiles - 1) / tiles;
   for (int width : kTileWidths)

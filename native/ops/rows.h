@@ -119,24 +119,21 @@ void row(const RowTask& task) {
   }
 }
 
-// One part of a record (panel.h): in / scale rounded to int8, for a token's slot.  Leaves what rounding left in `rest`.
-inline void quantize_part(const F (&in)[2], float largest, int width, int slot, std::uint8_t* part, F (&rest)[2]) {
+// group = in / scale, rounded to int8.  Leaves what rounding left in `rest`.
+inline void quantize_group(const F (&in)[2], float largest, QuantizedGroup& group, F (&rest)[2]) {
   const float scale = largest / 127.0f;
   const F inverse = broadcast(largest > 0.0f ? 127.0f / largest : 0.0f);
   float sums[2];
   for (int half = 0; half < 2; ++half) {
-    const I codes = to_int(in[half] * inverse);
-    store_bytes((std::int8_t*)part + kGroup * slot + 16 * half, codes);
-    sums[half] = reduce_add(to_float(codes));  // exact: whole numbers
-    rest[half] = negative_multiply_add(to_float(codes), broadcast(scale), in[half]);
+    const F codes = to_float(to_int(in[half] * inverse));
+    store_bytes(group.codes + 16 * half, to_int(codes));
+    sums[half] = reduce_add(codes);  // exact: whole numbers
+    rest[half] = negative_multiply_add(codes, broadcast(scale), in[half]);
+    group.start_half[half] = std::int32_t(sums[half]) * -128;
   }
-  float* scales = (float*)(part + kGroup * width);
-  std::int32_t* starts = (std::int32_t*)(scales + 2 * width);
-  scales[slot] = scale;
-  scales[width + slot] = sums[0] + sums[1];
-  starts[slot] = std::int32_t(sums[0] + sums[1]) * -128;
-  starts[width + slot] = std::int32_t(sums[0]) * -128;
-  starts[2 * width + slot] = std::int32_t(sums[1]) * -128;
+  group.scale = scale;
+  group.sum = sums[0] + sums[1];
+  group.start = group.start_half[0] + group.start_half[1];
 }
 
 inline void load_group(const float* in, int first, int count, F (&group)[2]) {
@@ -149,9 +146,9 @@ inline float largest_magnitude(const F (&group)[2]) {
 }
 
 // A row to int8 with one scale for 32 values (as Q8_0, but the scale stays float).  Rounding's error goes with the
-// square of a group's scale; groups above kOutlier times the row's mean square get a second part with the rest, and so
+// square of a group's scale; groups above kOutlier times the row's mean square have the rest quantized too, and so
 // nearly 16 bits.  The choice looks at nothing but the row.
-constexpr float kOutlier = 1.0f;
+constexpr float kOutlier = 2.0f;
 
 void quantize(const float* in, int count, int width, int slot, std::uint8_t* tile) {
   F group[2], rest[2], nothing[2] = {zero_lanes(), zero_lanes()};
@@ -163,15 +160,14 @@ void quantize(const float* in, int count, int width, int slot, std::uint8_t* til
   }
   const float limit = kOutlier * squares / float((count + kGroup - 1) / kGroup);
   for (int first = 0; first < count; first += kGroup, tile += record_bytes(width)) {
+    QuantizedGroup& whole = ((QuantizedGroup*)tile)[slot];
+    QuantizedGroup& second = ((QuantizedGroup*)tile)[width + slot];
     load_group(in, first, count, group);
     const float largest = largest_magnitude(group);
-    quantize_part(group, largest, width, slot, tile, rest);
-    std::uint8_t* flags = tile + part_bytes(width);
-    std::uint8_t* second = flags + flag_bytes(width);
-    flags[slot] = largest * largest > limit;
-    // Where another token of the tile has a second part, this one's must be worth nothing.
-    if (flags[slot]) quantize_part(rest, largest_magnitude(rest), width, slot, second, nothing);
-    else ((float*)(second + kGroup * width))[slot] = 0.0f;
+    quantize_group(group, largest, whole, rest);
+    whole.has_rest = largest * largest > limit;
+    if (whole.has_rest) quantize_group(rest, largest_magnitude(rest), second, nothing);
+    else second.scale = second.sum = 0.0f;  // worth nothing, where another token of the tile has a rest
   }
 }
 

@@ -23,6 +23,34 @@ class Epoch {
   mutable std::atomic<std::uint32_t> sleepers_{0};
 };
 
+// How the pieces of a sweep are shared out: each thread goes through a stretch of its own, in order, so that it reads
+// memory as one stream; when it is done it takes pieces from the others' stretches, so that a late thread, whose core
+// another process may have, holds nobody up for more than a piece.
+class WorkShare {
+ public:
+  explicit WorkShare(int threads) : threads_(threads), next_(threads) {}
+
+  // By one thread while the others wait.
+  void reset() {
+    for (auto& counter : next_) counter.value.store(0, std::memory_order_relaxed);
+  }
+  int first(int thread, int count) const { return int(std::int64_t(count) * thread / threads_); }
+
+  template <class Work>
+  void share(int thread, int count, Work&& work) {
+    for (int turn = 0; turn < threads_; ++turn) {
+      const int owner = (thread + turn) % threads_;
+      const int begin = first(owner, count), end = first(owner + 1, count);
+      for (int piece; (piece = begin + next_[owner].value.fetch_add(1, std::memory_order_relaxed)) < end;) work(piece);
+    }
+  }
+
+ private:
+  struct alignas(64) Counter { std::atomic<int> value{0}; };
+  int threads_;
+  std::vector<Counter> next_;
+};
+
 class ThreadPool {
  public:
   explicit ThreadPool(int threads);

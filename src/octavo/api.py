@@ -8,17 +8,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo import forward, machine
+from octavo import machine
 from octavo.completion import Completion, ContextLengthError, GenerationOptions, Stream
 from octavo.conversation import encode_conversation
+from octavo.embedding import pooled_states
 from octavo.errors import OctavoError, OutOfMemoryError, UnsupportedError
 from octavo.model_config import ModelConfig
+from octavo.weights.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from octavo.decoding.engine import Engine
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from octavo.weights.checkpoint import Checkpoint
     from octavo.weights.hub import ProgressCallback
 
-DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_CONTEXT = 4096
 DEFAULT_MAX_TOKENS = 256
 # Tokens in the shared KV cache when several sequences may run and nobody said how many tokens they need.
@@ -46,21 +48,24 @@ class Model:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, runner: Runner, *, context: int, threads: int, max_sequences: int
+        self,
+        checkpoint: Checkpoint,
+        tokenizer: Tokenizer,
+        runner: Runner,
+        *,
+        context: int,
+        threads: int,
+        max_sequences: int,
     ) -> None:
         from octavo.decoding.engine import Engine
 
         self.name = checkpoint.path.name
         self.config: ModelConfig = checkpoint.config
+        self.tokenizer = tokenizer
         self.context = context
         self.threads = threads
         self._running: tuple[Runner, Engine] | None = (runner, Engine(runner, max_sequences=max_sequences))
         self._checkpoint = checkpoint
-
-    @functools.cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The model's own tokenizer."""
-        return self._checkpoint.tokenizer()
 
     @property
     def runner(self) -> Runner:
@@ -92,9 +97,11 @@ class Model:
     @overload
     def generate(self, prompt: str, **options: Unpack[GenerationOptions]) -> Completion: ...
     @overload
-    def generate(self, prompt: Sequence[str], **options: Unpack[GenerationOptions]) -> list[Completion]: ...
     def generate(
-        self, prompt: str | Sequence[str], **options: Unpack[GenerationOptions]
+        self, prompt: list[str] | tuple[str, ...], **options: Unpack[GenerationOptions]
+    ) -> list[Completion]: ...
+    def generate(
+        self, prompt: str | list[str] | tuple[str, ...], **options: Unpack[GenerationOptions]
     ) -> Completion | list[Completion]:
         """Continue a prompt; a list of prompts is one batch, each with the same options (and the same seed).
 
@@ -140,9 +147,7 @@ class Model:
         for tokens in batch:
             self._check_length("a text", tokens, limit)
         pooling, normalize = self.config.pooling or "mean", self.config.normalize_embeddings
-        return forward.pooled_states(
-            self.runner, self.engine.borrow, batch, pooling=pooling, normalize=normalize
-        )
+        return pooled_states(self.runner, self.engine.borrow, batch, pooling=pooling, normalize=normalize)
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits after each token, float32 [T, V]: row t tells of token t + 1."""
@@ -153,7 +158,7 @@ class Model:
                 f"logits of {len(tokens)} tokens need {needed / 2**30:.1f} GiB, and {there / 2**30:.1f} GiB "
                 "are available: ask for fewer tokens at once"
             )
-        return forward.all_logits(self.runner, self.engine.borrow, tokens)
+        return self.engine.score(tokens)
 
     # Life
 
@@ -287,8 +292,12 @@ def load(
     if cache_tokens is None:
         cache_tokens = min(context * max_sequences, max(context, DEFAULT_CACHE_TOKENS))
     block_count = _blocks_beside_weights(checkpoint, max(cache_tokens, context), kv_type)
-    runner = build_runner(config, checkpoint.tensors, threads, block_count, kv_type=kv_type)
-    return Model(checkpoint, runner, context=context, threads=threads, max_sequences=max_sequences)
+    with ThreadPoolExecutor(1, "octavo-load") as beside:
+        # Packing weights needs no interpreter, and making a tokenizer needs little else.
+        building = beside.submit(build_runner, config, checkpoint.tensors, threads, block_count, kv_type)
+        tokenizer = checkpoint.tokenizer()
+        runner = building.result()
+    return Model(checkpoint, tokenizer, runner, context=context, threads=threads, max_sequences=max_sequences)
 
 
 def _blocks_beside_weights(checkpoint: Checkpoint, tokens: int, kv_type: Literal["f16", "int8"]) -> int:

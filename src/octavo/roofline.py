@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from octavo.decoding.kv_cache import KVType, kv_bytes
 from octavo.model_config import ModelConfig
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ class Roofline:
         )
 
 
-def step_cost(runner: Runner, config: ModelConfig, *, new: int, batch: int, depth: int) -> StepCost:
+def step_cost(
+    runner: Runner, config: ModelConfig, *, new: int, batch: int, depth: int, kv_type: KVType = "f16"
+) -> StepCost:
     """Cost of `new` tokens for each of `batch` sequences that have `depth` tokens in the KV cache.
 
     Weights are read once however many tokens share the step; keys and values once for each sequence.
@@ -61,7 +64,7 @@ def step_cost(runner: Runner, config: ModelConfig, *, new: int, batch: int, dept
     output = config.hidden_size * config.vocabulary_size
     operations = 2.0 * batch * (new * config.layers * (attention + feed_forward) + output)
     cached = sum(min(depth, config.window(layer) or depth) for layer in range(config.layers))
-    cache_bytes = 2.0 * cached * config.key_value_heads * config.head_width * 2
+    cache_bytes = cached * kv_bytes(config, kv_type) / config.layers
     return StepCost(bytes=runner.bytes_per_token + batch * cache_bytes, operations=operations)
 
 

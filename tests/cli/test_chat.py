@@ -130,6 +130,17 @@ def test_the_conversation_goes_on_after_a_refusal(
     assert result.exit_code == 0 and result.stdout == "ok\n" and "error: the message needs" in result.stderr
 
 
+def test_a_template_that_refuses_a_message_ends_nothing(
+    invoke: Invoke, use_model: UseModel, scripted: Scripted
+) -> None:
+    refusing = (
+        "{% if 'bad' in messages[-1].content %}{{ raise_exception('no bad words') }}{% endif %}" + TEMPLATE
+    )
+    use_model(scripted("ok"), template=refusing)
+    result = invoke(command, "m", "--temperature", "0", input="bad\nhello\n")
+    assert result.exit_code == 0 and result.stdout == "ok\n" and "no bad words" in result.stderr
+
+
 def test_a_cut_answer_says_so(invoke: Invoke, use_model: UseModel, scripted: Scripted) -> None:
     use_model(scripted("0123456789"), template=TEMPLATE)
     result = invoke(command, "m", "--temperature", "0", "--max-tokens", "4", input="hello\n")

@@ -47,7 +47,11 @@ class Terminal:
         """Ctrl-C until a new prompt appears: Python's readline misses a signal between two reads."""
         for _ in range(int(DEADLINE)):
             self.type("\x03")
-            if select.select([self.descriptor], [], [], 1.0)[0] and self._read() and "> " in self.screen:
+            end = time.monotonic() + 1
+            while "> " not in self.screen and (left := end - time.monotonic()) > 0:
+                if select.select([self.descriptor], [], [], left)[0]:
+                    self._read()
+            if "> " in self.screen:
                 break
         self.wait_for("> ")
 

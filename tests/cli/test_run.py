@@ -12,6 +12,7 @@ import pytest
 from octavo import api
 from octavo.cli.run import command
 from octavo.errors import ModelNotFoundError
+from octavo.weights.hub import DEFAULT_MODEL
 
 Invoke = Callable[..., Any]
 UseModel = Callable[..., dict[str, Any]]
@@ -38,7 +39,7 @@ def test_one_word_is_the_prompt_of_the_default_model(
     result = invoke(command, "hello", "--temperature", "0")
     assert result.exit_code == 0
     assert result.stdout == " world\n"
-    assert called["model"] == api.DEFAULT_MODEL
+    assert called["model"] == DEFAULT_MODEL
 
 
 def test_the_closing_line_has_tokens_speed_and_share(
@@ -93,7 +94,7 @@ def test_a_model_alone_takes_its_prompt_from_the_pipe(
 
 
 def test_no_prompt_is_a_usage_error(invoke: Invoke) -> None:
-    for words in ((), (api.DEFAULT_MODEL,), ("",), ("  ",)):
+    for words in ((), (DEFAULT_MODEL,), ("",), ("  ",)):
         result = invoke(command, *words)
         assert result.exit_code == 2 and "prompt" in result.stderr
     missing = invoke(command, "-f", "no/such/file")
@@ -172,6 +173,16 @@ def test_every_sampling_option_reaches_the_engine(
 def test_impossible_options_name_themselves(invoke: Invoke, words: str) -> None:
     result = invoke(command, "m", "hello", *words.split())
     assert result.exit_code == 2 and words.split()[0] in result.stderr
+
+
+@pytest.mark.parametrize("bias", ["5=inf", "999999=1", "5=nan"])
+def test_a_bias_that_cannot_be_honoured_is_one_line(
+    invoke: Invoke, use_model: UseModel, scripted: Scripted, bias: str
+) -> None:
+    use_model(scripted("x"))
+    result = invoke(command, "m", "hello", "--logit-bias", bias)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: logit_bias") and result.stderr.count("\n") == 1
 
 
 def test_errors_are_one_line_and_exit_code_1(

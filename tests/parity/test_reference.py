@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -134,3 +135,31 @@ def test_interleaved_rope_with_permuted_weights_is_the_same_model(
     interleaved = replace(config, rope=replace(config.rope, style="interleaved"))
     difference = build_model(config, tensors)(tokens()) - build_model(interleaved, permuted)(tokens())
     assert difference.abs().max() < TOLERANCE
+
+
+REAL_TEXT = "The tower is 324 metres tall, about the same height as an 81-storey building. " * 20
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("stem", ["SmolLM2-135M-Instruct.Q4_1", "gemma3-270m.Q4_K_M"])
+@torch.inference_mode()
+def test_real_models_equal_transformers_on_the_same_file(stem: str) -> None:
+    """Each dequantizes the GGUF file with its own reader; transformers undoes the permutation of llama."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate", reason="transformers reads GGUF files with it")
+    checkpoint_module = pytest.importorskip("octavo.weights.checkpoint")
+    folder = Path(os.environ.get("OCTAVO_TEST_MODELS", "~/.cache/octavo-models")).expanduser()
+    path = folder / f"{stem}.gguf"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: set OCTAVO_TEST_MODELS to the folder of real models")
+    checkpoint = checkpoint_module.open_checkpoint(path)
+    ids = checkpoint.tokenizer().encode(REAL_TEXT, add_special=True)[:300]
+    assert len(ids) == 300
+    tensors = {name: tensor.numpy() for name, tensor in checkpoint.tensors.items()}
+    ours = build_model(checkpoint.config, tensors)(torch.tensor([ids]))
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=path.name, dtype=torch.float32, local_files_only=True
+    )
+    theirs = model.eval()(torch.tensor([ids])).logits
+    assert (ours - theirs).abs().max() < 1e-3  # logits of up to 30, after 18 to 30 layers of float32
+    assert torch.equal(ours.argmax(dim=-1), theirs.argmax(dim=-1))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from octavo.api import Model
+    from octavo.decoding.kv_cache import KVType
 
 BATCHES = (1, 4, 8)
 DEEP = 2048  # tokens that are already there in the deep rows
@@ -68,7 +69,7 @@ QUICK = Sizes(prompt=128, generate=16, depths=(0,), repetitions=1, bandwidth_sec
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 @reports_errors
 def command(
-    model: str, quick: bool, threads: int | None, kv_type: str, offline: bool, as_json: bool, quiet: bool
+    model: str, quick: bool, threads: int | None, kv_type: KVType, offline: bool, as_json: bool, quiet: bool
 ) -> None:
     """Speed of MODEL on prompts and in generation, for 1, 4 and 8 sequences, at depth 0 and 2048.
 
@@ -90,7 +91,7 @@ def command(
     ) as loaded:
         machine = roofline.measure(loaded.threads, seconds=sizes.bandwidth_seconds)
         with ProgressBar("measuring", quiet=quiet) as progress:
-            rows = list(measure(loaded, sizes, machine, progress))
+            rows = list(measure(loaded, sizes, machine, progress, kv_type))
         report = {
             "model": model,
             "threads": loaded.threads,
@@ -110,7 +111,11 @@ def command(
 
 
 def measure(
-    model: Model, sizes: Sizes, machine: roofline.Roofline, progress: Callable[[int, int], None]
+    model: Model,
+    sizes: Sizes,
+    machine: roofline.Roofline,
+    progress: Callable[[int, int], None],
+    kv_type: KVType,
 ) -> Iterator[Row]:
     """The rows of the report, prompts first."""
     import numpy as np
@@ -126,7 +131,9 @@ def measure(
             tables = np.asarray(blocks, np.int32).reshape(batch, blocks_each)
             if generates:
                 speed = batch / generation_step_seconds(model, tables, depth, sizes.generate)
-                cost = roofline.step_cost(model.runner, model.config, new=1, batch=batch, depth=depth)
+                cost = roofline.step_cost(
+                    model.runner, model.config, new=1, batch=batch, depth=depth, kv_type=kv_type
+                )
                 limit = batch / machine.seconds(cost)
             else:
                 speed = batch * sizes.prompt / prompt_seconds(model, tables, depth, sizes)
@@ -161,6 +168,9 @@ def prompt_seconds(model: Model, tables: NDArray[np.int32], depth: int, sizes: S
             outputs = np.asarray(last, np.int32)
             runner.step(tokens[part], positions[part], rows[part], tables, outputs, logits[: len(last)])
 
+    # Several prompts are a long measurement as they are, and what was to be warmed up is warm by then.
+    if batch > 1:
+        return _median_seconds(once, 1, warm_up=0)
     return _median_seconds(once, sizes.repetitions, warm_up=1)
 
 

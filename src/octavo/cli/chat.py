@@ -14,6 +14,7 @@ import click
 from octavo.cli.options import generation_arguments, load_model, model_options, sampling_options
 from octavo.cli.rendering import error_line, notice, reports_errors, show_stream, warning, write_text
 from octavo.completion import ContextLengthError
+from octavo.errors import OctavoError
 
 if TYPE_CHECKING:
     from octavo.api import Model
@@ -53,21 +54,18 @@ class Conversation:
     def ask(self, question: str) -> list[Message]:
         """Add a question; return the messages to answer, which leave room for an answer.
 
-        Raises ContextLengthError when the question alone does not fit; it is then forgotten.
+        Raises ContextLengthError when the question alone does not fit, TemplateError when the template
+        refuses it; the conversation is then as before.
         """
         self.turns.append({"role": "user", "content": question})
-        context = self._model.context
-        room = min(256, context // 4)
         before = self.left_out
-        while (needed := len(self._model.encode_chat(self.messages()))) > context - room:
-            if self.left_out >= len(self.turns) - 1:
-                self.turns.pop()
-                self.left_out = min(before, len(self.turns))
-                raise ContextLengthError(
-                    f"the message needs {needed} tokens, and {context - room} of the context of {context} "
-                    f"are left beside the answer: shorten it, or start with a larger --context"
-                )
-            self.left_out += 2
+        try:
+            self._make_room()
+        except OctavoError:
+            self.turns.pop()
+            self.left_out = before
+            raise
+        context = self._model.context
         if self.left_out > before:
             warning(
                 f"the conversation has outgrown the context of {context} tokens: the model no longer sees "
@@ -75,13 +73,26 @@ class Conversation:
             )
         return self.messages()
 
+    def _make_room(self) -> None:
+        """Leave out the oldest exchanges until the messages and an answer fit."""
+        context = self._model.context
+        room = min(256, context // 4)
+        while (needed := len(self._model.encode_chat(self.messages()))) > context - room:
+            if self.left_out >= len(self.turns) - 1:
+                raise ContextLengthError(
+                    f"the message needs {needed} tokens, and {context - room} of the context of {context} "
+                    f"are left beside the answer: shorten it, or start with a larger --context"
+                )
+            self.left_out += 2
+
     def answer(self, text: str) -> None:
         self.turns.append({"role": "assistant", "content": text})
 
-    def unask(self) -> None:
-        """Take back a question that got no answer at all."""
-        self.turns.pop()
-        self.left_out = min(self.left_out, len(self.turns))
+    def unanswered(self) -> None:
+        """Take back a last question that got no answer at all."""
+        if self.turns and self.turns[-1]["role"] == "user":
+            self.turns.pop()
+            self.left_out = min(self.left_out, len(self.turns))
 
     def save(self, path: Path) -> None:
         """Write every turn, also those that the model no longer sees."""
@@ -209,33 +220,48 @@ def command(model: str | None, system: str | None, quiet: bool, **options: Any) 
         if not quiet:
             notice(f"{loaded.name}, context of {loaded.context} tokens. /help for help, Ctrl-D to leave.")
         conversation = Conversation(loaded, system)
-        while True:
+        going_on = True
+        while going_on:
             try:
-                message = read_message(read_line)
-            except KeyboardInterrupt:  # at the prompt: clear the line
-                click.echo()
-                continue
-            except EOFError:
-                if sys.stdin.isatty():
-                    click.echo()
-                return
-            if message.startswith("/"):
-                if not slash_command(message, conversation):
-                    return
-            elif message.strip():
-                reply(loaded, conversation, message, arguments)
+                going_on = _turn(loaded, conversation, read_line, arguments)
+            except KeyboardInterrupt:  # at the prompt: a new line, and nothing else is lost
+                pass
+
+
+def _turn(
+    model: Model, conversation: Conversation, read_line: Callable[[str], str], arguments: dict[str, Any]
+) -> bool:
+    """Read one message and do what it asks; returns False when it is time to leave."""
+    try:
+        message = read_message(read_line)
+    except KeyboardInterrupt:
+        click.echo()
+        return True
+    except EOFError:
+        if sys.stdin.isatty():
+            click.echo()
+        return False
+    if message.startswith("/"):
+        return slash_command(message, conversation)
+    if message.strip():
+        reply(model, conversation, message, arguments)
+    return True
 
 
 def reply(model: Model, conversation: Conversation, message: str, arguments: dict[str, Any]) -> None:
-    """Answer one message on the screen and remember it; what was stopped by Ctrl-C is remembered so far."""
+    """Answer one message on the screen and remember it; what was stopped by Ctrl-C is remembered so far.
+
+    An error (a message too long, a template that refuses it) is shown, and the conversation stays as it was.
+    """
     try:
         messages = conversation.ask(message)
-    except ContextLengthError as error:
+        # Without --max-tokens an answer may fill the context.
+        with model.stream_chat(messages, **{"max_tokens": model.context, **arguments}) as stream:
+            interrupted = show_stream(stream, write_text)
+    except OctavoError as error:
         error_line(error)
+        conversation.unanswered()
         return
-    # Without --max-tokens an answer may fill the context.
-    with model.stream_chat(messages, **{"max_tokens": model.context, **arguments}) as stream:
-        interrupted = show_stream(stream, write_text)
     completion = stream.completion()
     if not completion.text.endswith("\n"):
         click.echo()
@@ -246,4 +272,4 @@ def reply(model: Model, conversation: Conversation, message: str, arguments: dic
     if completion.text:
         conversation.answer(completion.text)
     else:
-        conversation.unask()
+        conversation.unanswered()

@@ -118,9 +118,10 @@ def generation_arguments(options: dict[str, Any]) -> dict[str, Any]:
 def load_model(name: str | None, *, quiet: bool, **options: Any) -> Model:
     """`octavo.load` with progress bars; `options` may hold anything else that a verb has still to read."""
     from octavo import api
+    from octavo.weights.hub import DEFAULT_MODEL
 
     with ProgressBar("bringing the model", quiet=quiet, byte_sizes=True) as progress:
-        return api.load(name or api.DEFAULT_MODEL, progress=progress, **options)
+        return api.load(name or DEFAULT_MODEL, progress=progress, **options)
 
 
 def names_a_model(word: str) -> bool:

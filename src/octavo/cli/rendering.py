@@ -49,7 +49,7 @@ def reports_errors(verb: Callable[Arguments, None]) -> Callable[Arguments, None]
     def guarded(*arguments: Arguments.args, **options: Arguments.kwargs) -> None:
         try:
             verb(*arguments, **options)
-        except OctavoError as error:
+        except (OctavoError, ValueError) as error:  # ValueError: an option that the model cannot honour
             error_line(error)
             sys.exit(1)
         except KeyboardInterrupt:
@@ -95,15 +95,18 @@ def show_stream(stream: Stream, write: Callable[[str], None] = write_text) -> bo
             pieces.put(error)
 
     threading.Thread(target=generate, name="octavo-generation", daemon=True).start()
-    interrupted = False
+    interrupted = written = False
     while True:
         try:
             piece = pieces.get()
             if piece is None:
                 return interrupted
             if isinstance(piece, BaseException):
+                if written:
+                    write("\n")
                 raise piece
             write(piece)
+            written = written or bool(piece)
         except KeyboardInterrupt:
             if interrupted:  # asked twice: do not wait for the step to end
                 raise

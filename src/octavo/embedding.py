@@ -1,8 +1,8 @@
-"""Whole texts through the native step, beside the engine: hidden states and logits.
+"""Texts to vectors: the last hidden states of each text, pooled.
 
-Nothing is sampled here.  A text borrows KV blocks from the engine's pool for as long as its pass takes.
+A text borrows KV blocks from the engine's pool for as long as its pass takes.  Short texts share a step.
 
-T: tokens of one text, N: tokens of all texts of a step, S: texts of a step, V: vocabulary, D: hidden size.
+N: tokens of all texts of a step, S: texts of a step, B: blocks of the longest, D: hidden size.
 """
 
 from __future__ import annotations
@@ -108,21 +108,3 @@ def _hidden_states(runner: Runner, layout: _Layout) -> NDArray[np.float32]:
             states[part],
         )
     return states
-
-
-def all_logits(runner: Runner, borrow: Borrow, tokens: Sequence[int]) -> NDArray[np.float32]:
-    """Logits after each token, float32 [T, V]: row t tells of token t + 1."""
-    logits = np.empty((len(tokens), runner.vocabulary_size), np.float32)
-    with borrow(_block_counts([tokens], runner.block_size)[0]) as blocks:
-        layout = _lay_out([tokens], blocks, runner.block_size)
-        for part in _chunks(len(tokens), runner.max_step_tokens):
-            outputs = np.arange(part.stop - part.start, dtype=np.int32)
-            runner.step(
-                layout.tokens[part],
-                layout.positions[part],
-                layout.rows[part],
-                layout.block_tables,
-                outputs,
-                logits[part],
-            )
-    return logits

@@ -1,0 +1,14 @@
+// The kernels for NEON: the same algorithms over its vectors.
+#include "isa/vector_neon.h"
+
+#include "ops/attention.h"
+#include "ops/matmul.h"
+
+namespace octavo {
+
+const Kernels* neon_kernels() {
+  static const Kernels kernels{"neon", matmul, attend, merge, row, quantize, store_cache};
+  return &kernels;
+}
+
+}  // namespace octavo

@@ -1,0 +1,203 @@
+// Every instruction set of this machine against the scalar one, bit for bit, and the scalar one against double
+// precision: matmuls of every weight type and tile width, attention with both cache types, operations on rows.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "isa/dispatch.h"
+#include "model/block_formats.h"
+#include "support/half.h"
+
+using namespace octavo;
+
+namespace {
+
+std::mt19937 random_bits(20261123);
+int failures = 0;
+
+float normal() {
+  static std::normal_distribution<float> distribution;
+  return distribution(random_bits);
+}
+
+void expect(bool condition, const char* isa, const char* what, int number) {
+  if (condition) return;
+  ++failures;
+  std::printf("FAILED on %s: %s (%d)\n", isa, what, number);
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// Random blocks whose half-float scales are small and finite; the codes are any bits.
+std::vector<std::uint8_t> random_matrix(BlockType type, int rows, int columns) {
+  std::vector<std::uint8_t> bytes(row_bytes(type, columns) * rows);
+  for (auto& byte : bytes) byte = std::uint8_t(random_bits());
+  const auto put_half = [&](std::size_t at, float value) {
+    const std::uint16_t half = half_from_float(value);
+    std::memcpy(bytes.data() + at, &half, 2);
+  };
+  const std::size_t size = block_bytes(type);
+  for (std::size_t at = 0; at < bytes.size(); at += size) {
+    switch (type) {
+      case BlockType::F32: { const float value = normal(); std::memcpy(bytes.data() + at, &value, 4); break; }
+      case BlockType::F16: put_half(at, normal()); break;
+      case BlockType::BF16: bytes[at + 1] = std::uint8_t(0x3d | (random_bits() & 0x80)); break;
+      case BlockType::Q2_K: put_half(at + 80, 0.01f), put_half(at + 82, 0.02f); break;
+      case BlockType::Q3_K: put_half(at + 108, 0.01f); break;
+      case BlockType::Q6_K: put_half(at + 208, 0.001f); break;
+      case BlockType::TQ1_0: put_half(at + 52, 0.3f); break;
+      case BlockType::TQ2_0: put_half(at + 64, 0.3f); break;
+      case BlockType::MXFP4: bytes[at] = std::uint8_t(120 + random_bits() % 8); break;
+      case BlockType::Q4_1: case BlockType::Q5_1: case BlockType::Q4_K: case BlockType::Q5_K:
+        put_half(at, 0.01f), put_half(at + 2, normal() * 0.01f);
+        break;
+      default: put_half(at, normal() * 0.01f);
+    }
+  }
+  return bytes;
+}
+
+std::vector<float> multiply(const Kernels& kernels, const PanelMatrix& matrix, const std::vector<float>& x, int tokens) {
+  const int width = tile_width(tokens), tiles = (tokens + width - 1) / width, columns = matrix.columns;
+  const bool is_float = matrix.format.is_float();
+  const std::size_t tile_bytes =
+      is_float ? columns * width * sizeof(float) : (columns + kGroup - 1) / kGroup * record_bytes(width);
+  // Whatever the buffer held before must not matter: fill it with what would spoil a sum.
+  std::vector<QuantizedGroup> buffer(tile_bytes * tiles / sizeof(QuantizedGroup) + 1);
+  std::memset(static_cast<void*>(buffer.data()), 0xff, buffer.size() * sizeof(QuantizedGroup));
+  auto* activations = reinterpret_cast<std::uint8_t*>(buffer.data());
+  for (int token = 0; token < tokens; ++token) {
+    std::uint8_t* tile = activations + tile_bytes * (token / width);
+    const float* row = x.data() + std::size_t(token) * columns;
+    if (!is_float) kernels.quantize(row, columns, width, token % width, tile);
+    for (int column = 0; is_float && column < columns; ++column)
+      ((float*)tile)[column * width + token % width] = row[column];
+  }
+  std::vector<float> out(std::size_t(tokens) * matrix.rows);
+  kernels.matmul({matrix, nullptr, activations, tile_bytes, width, tokens, out.data(), std::size_t(matrix.rows)}, 0,
+                 matrix.panels());
+  return out;
+}
+
+void check_matmul(BlockType type, int tokens) {
+  const int rows = 37, columns = 512;  // the last panel is not full
+  const auto bytes = random_matrix(type, rows, columns);
+  PanelMatrix matrix{panel_format(type), rows, columns, nullptr};
+  std::vector<std::uint8_t> memory(matrix.panel_bytes() * matrix.panels() + kLine);
+  std::uint8_t* data = memory.data() + (kLine - reinterpret_cast<std::uintptr_t>(memory.data()) % kLine);
+  for (int panel = 0; panel < matrix.panels(); ++panel)
+    pack_panel(type, bytes.data() + row_bytes(type, columns) * panel * kPanelRows,
+               std::min(kPanelRows, rows - panel * kPanelRows), columns, data + matrix.panel_bytes() * panel);
+  matrix.data = data;
+  std::vector<float> x(std::size_t(tokens) * columns);
+  for (auto& value : x) value = normal() * (random_bits() % 50 == 0 ? 20.0f : 1.0f);  // with outliers
+
+  const auto expected = multiply(*scalar_kernels(), matrix, x, tokens);
+  for (const Kernels* kernels : available_kernels())
+    expect(same_bits(multiply(*kernels, matrix, x, tokens), expected), kernels->name, "matmul of type", int(type));
+  std::vector<float> alone(x.begin(), x.begin() + columns);
+  const auto first = multiply(*scalar_kernels(), matrix, alone, 1);
+  expect(std::equal(first.begin(), first.end(), expected.begin()), "scalar", "a token alone and in company", int(type));
+
+  std::vector<float> row(columns);
+  for (int r = 0; r < rows; ++r) {
+    dequantize_row(type, bytes.data() + row_bytes(type, columns) * r, columns, row.data());
+    for (int token = 0; token < tokens; ++token) {
+      // Rounding leaves an error spread evenly over one step of the group's scale: variance step^2 / 12 for each input.
+      double sum = 0, size = 0, variance = 0;
+      for (int group = 0; group < columns / kGroup; ++group) {
+        double largest = 0, weights = 0;
+        for (int column = group * kGroup; column < (group + 1) * kGroup; ++column) {
+          const double value = x[std::size_t(token) * columns + column], product = double(row[column]) * value;
+          sum += product, size += product * product;
+          weights += double(row[column]) * row[column];
+          largest = std::max(largest, std::fabs(value));
+        }
+        if (!matrix.format.is_float()) variance += weights * largest * largest / (127.0 * 127.0 * 12.0);
+      }
+      const double limit = 6 * std::sqrt(variance) + 1e-5 * std::sqrt(size) + 1e-6;
+      expect(std::fabs(sum - expected[std::size_t(token) * rows + r]) < limit, "scalar", "matmul near doubles, type",
+             int(type));
+    }
+  }
+}
+
+std::vector<float> attend_all(const Kernels& kernels, CacheType type, int keys, int window, bool split) {
+  const int width = 64, group = 3, blocks = (keys + kBlockTokens - 1) / kBlockTokens;
+  std::mt19937 seeded(7);
+  std::normal_distribution<float> distribution;
+  std::vector<float> cache_memory(cache_head_bytes(type, width) * blocks / sizeof(float));
+  CacheLayer cache{(std::uint8_t*)cache_memory.data(), cache_head_bytes(type, width), cache_head_bytes(type, width),
+                   type, width};
+  std::vector<std::int32_t> table(blocks), positions{keys - 1};
+  for (int block = 0; block < blocks; ++block) table[block] = blocks - 1 - block;
+  std::vector<float> key(width), value(width), query(group * width), out(group * width);
+  for (int position = 0; position < keys; ++position) {
+    for (int i = 0; i < width; ++i) key[i] = distribution(seeded), value[i] = distribution(seeded);
+    kernels.store_cache(cache, table[position / kBlockTokens], position % kBlockTokens, 0, key.data(), value.data());
+  }
+  for (auto& element : query) element = distribution(seeded);
+  std::vector<float> scratch(attention_scratch(width));
+  AttentionTask task{};
+  task.cache = cache, task.blocks = table.data(), task.positions = positions.data(), task.queries = query.data();
+  task.query_stride = task.out_stride = group * width, task.out = out.data(), task.group = group, task.rows = group;
+  task.keys = keys, task.window = window, task.causal = true, task.scale = 0.125f, task.heads = group;
+  const int splits = (keys - 1) / kSplitTokens + 1;
+  task.split_end = splits;
+  if (!split) {
+    kernels.attend(task, scratch.data());
+    return out;
+  }
+  std::vector<float> partials(std::size_t(group) * splits * (width + 16));
+  task.partials = partials.data(), task.row_stride = std::size_t(splits) * (width + 16);
+  for (int one = splits - 1; one >= 0; --one) {
+    task.split_begin = one, task.split_end = one + 1;
+    kernels.attend(task, scratch.data());
+  }
+  for (int head = 0; head < group; ++head)
+    kernels.merge(partials.data() + task.row_stride * head, splits, width, out.data() + head * width);
+  return out;
+}
+
+void check_attention(int keys, int window) {
+  for (CacheType type : {CacheType::F16, CacheType::I8}) {
+    const auto expected = attend_all(*scalar_kernels(), type, keys, window, false);
+    for (const Kernels* kernels : available_kernels()) {
+      expect(same_bits(attend_all(*kernels, type, keys, window, false), expected), kernels->name, "attention", keys);
+      expect(same_bits(attend_all(*kernels, type, keys, window, true), expected), kernels->name, "split attention", keys);
+    }
+  }
+}
+
+void check_rows() {
+  const int count = 192;
+  std::vector<float> in(count), in2(count), weight(count), bias(count);
+  for (int i = 0; i < count; ++i) in[i] = 4 * normal(), in2[i] = normal(), weight[i] = normal(), bias[i] = normal();
+  for (int kind = 0; kind <= int(RowKind::SoftCap); ++kind) {
+    std::vector<float> expected;
+    for (const Kernels* kernels : {scalar_kernels(), available_kernels().front(), available_kernels()[available_kernels().size() / 2]}) {
+      std::vector<float> out = in2;
+      kernels->row({RowKind(kind), out.data(), in.data(), in2.data(), weight.data(), bias.data(), count, 64, 64, 0.5f});
+      if (expected.empty()) expected = out;
+      expect(same_bits(out, expected), kernels->name, "row operation", kind);
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (int type : {0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20, 23, 30, 34, 35, 39})
+    for (int tokens : {1, 2, 3, 5, 8, 11, 16, 21}) check_matmul(BlockType(type), tokens);
+  for (int keys : {1, 31, 33, 256, 257, 700})
+    for (int window : {0, 40, 300}) check_attention(keys, window);
+  check_rows();
+  for (const Kernels* kernels : available_kernels()) std::printf("%s ", kernels->name);
+  std::printf("%s\n", failures ? "FAILED" : "agree");
+  return failures != 0;
+}
