@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 REAL_MODELS = Path(os.environ.get("OCTAVO_TEST_MODELS", "~/.cache/octavo-models")).expanduser()
@@ -41,38 +39,11 @@ def real_metadata(real_model: Callable[[str], Path]) -> Callable[[str], dict[str
 
 
 def read_gguf_metadata(path: Path) -> dict[str, Any]:
-    """All keys of a trusted GGUF v3 file; the package's own reader is tested elsewhere."""
-    data = path.open("rb").read(64 << 20)
-    position = 8
-    formats = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
+    """All keys of a GGUF file, as Tokenizer.from_gguf takes them."""
+    from octavo.weights.gguf import StringArray, read_gguf
 
-    def scalar(code: str) -> Any:
-        nonlocal position
-        (value,) = struct.unpack_from("<" + code, data, position)
-        position += struct.calcsize(code)
-        return value
-
-    def text() -> str:
-        nonlocal position
-        length = scalar("Q")
-        position += length
-        return data[position - length : position].decode()
-
-    def value(kind: int) -> Any:
-        nonlocal position
-        if kind == 8:
-            return text()
-        if kind != 9:
-            return scalar(formats[kind])
-        kind, count = scalar("I"), scalar("Q")
-        if kind == 8:
-            return [text() for _ in range(count)]
-        items = np.frombuffer(data, np.dtype("<" + np.dtype(formats[kind]).str[1:]), count, position)
-        position += items.nbytes
-        return items
-
-    scalar("Q")  # tensors
-    return {text(): value(scalar("I")) for _ in range(scalar("Q"))}
+    metadata = read_gguf(path).metadata
+    return {key: list(value) if isinstance(value, StringArray) else value for key, value in metadata.items()}
 
 
 @pytest.fixture
@@ -80,7 +51,18 @@ def byte_level_metadata() -> dict[str, Any]:
     """A byte-level BPE of 256 bytes, a few merges, one user-defined and three control tokens."""
     from octavo.text.vocabulary import byte_alphabet
 
-    merges = ["h e", "l l", "he ll", "hell o", "\u0120 w", "\u0120w o", "r l", "\u0120wo rl", "\u0120worl d", "1 2"]
+    merges = [
+        "h e",
+        "l l",
+        "he ll",
+        "hell o",
+        "\u0120 w",
+        "\u0120w o",
+        "r l",
+        "\u0120wo rl",
+        "\u0120worl d",
+        "1 2",
+    ]
     tokens = [*byte_alphabet().values(), *(merge.replace(" ", "") for merge in merges)]
     types = [1] * len(tokens) + [4, 3, 3, 3]
     tokens += ["<tool_call>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
@@ -98,7 +80,9 @@ def byte_level_metadata() -> dict[str, Any]:
 @pytest.fixture
 def sentencepiece_metadata() -> dict[str, Any]:
     """A SentencePiece BPE like Llama 2's: three control tokens, 256 bytes, pieces by falling score."""
-    words = "\u2581t he \u2581the ll he llo \u2581he \u2581hello \u2581w or ld \u2581world \u2581\u2581".split()
+    words = (
+        "\u2581t he \u2581the ll he llo \u2581he \u2581hello \u2581w or ld \u2581world \u2581\u2581".split()
+    )
     letters = ["\u2581", *"thelowrdab"]
     pieces = list(dict.fromkeys(words + letters))
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces, "<user>"]
@@ -118,7 +102,17 @@ def sentencepiece_metadata() -> dict[str, Any]:
 @pytest.fixture
 def wordpiece_metadata() -> dict[str, Any]:
     """A WordPiece vocabulary as GGUF spells it: words marked, continuations bare."""
-    words = ["\u2581hello", "\u2581world", "\u2581un", "able", "\u2581,", "\u2581.", "\u2581a", "b", "\u2581["]
+    words = [
+        "\u2581hello",
+        "\u2581world",
+        "\u2581un",
+        "able",
+        "\u2581,",
+        "\u2581.",
+        "\u2581a",
+        "b",
+        "\u2581[",
+    ]
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]
     return {
         "tokenizer.ggml.model": "bert",

@@ -1,6 +1,8 @@
 """Templates that try to reach Python, run for ever or eat memory.  Run as a script it renders them all in its own
 process and prints one JSON object: name -> [outcome, CPU seconds], and the growth of the peak memory in bytes."""
 
+# ruff: noqa: E501 (a template is easier to read on one line)
+
 from __future__ import annotations
 
 _GROW = "{% set ns = namespace(x={start}) %}{% for i in range({rounds}) %}{% set ns.x = {step} %}{% endfor %}"
@@ -68,7 +70,9 @@ BOMBS: dict[str, str] = {
     "double lists": _grow("ns.x + ns.x", "[1]"),
     "list in list printed": _grow("[ns.x, ns.x]", "[1]"),
     "list in list as json": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ ns.x|tojson }}"),
-    "list in list as string": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ (ns.x|string)|length }}"),
+    "list in list as string": _grow("[ns.x, ns.x]", "[1]").replace(
+        "{{ ns.x }}", "{{ (ns.x|string)|length }}"
+    ),
     "list in list compared": (
         "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}"
         "{% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}"
@@ -79,7 +83,9 @@ BOMBS: dict[str, str] = {
     ),
     "tuple in tuple hashed": _grow("(ns.x, ns.x)", "(1, 2)").replace("{{ ns.x }}", "{{ {ns.x: 1} }}"),
     "tuple in tuple as key": _grow("(ns.x, ns.x)", "(1, 2)").replace("{{ ns.x }}", "{{ {}[ns.x] }}"),
-    "tuple in tuple in get": _grow("(ns.x, ns.x)", "(1, 2)").replace("{{ ns.x }}", "{{ {'a': 1}.get(ns.x) }}"),
+    "tuple in tuple in get": _grow("(ns.x, ns.x)", "(1, 2)").replace(
+        "{{ ns.x }}", "{{ {'a': 1}.get(ns.x) }}"
+    ),
     "dict in dict": _grow("{'a': ns.x, 'b': ns.x}", "{}"),
     "power": "{{ 10 ** 10 ** 8 }}",
     "powers multiplied": _grow("ns.x * ns.x", "10 ** 30", 200),
@@ -109,9 +115,7 @@ BOMBS: dict[str, str] = {
     ),
     "sum of lists": "{{ ([[1]] * 50000)|sum(start=[]) }}",
     "map of lists": "{{ range(99999)|map('list')|list }}{{ ([range(99999)] * 9999)|map('list')|map('length')|sum }}",
-    "sort of long strings": (
-        "{% set s = 'a' * 1000000 %}{{ ([s, s ~ 'b'] * 50000)|sort|length }}"
-    ),
+    "sort of long strings": ("{% set s = 'a' * 1000000 %}{{ ([s, s ~ 'b'] * 50000)|sort|length }}"),
     "max of long strings": "{% set s = 'a' * 1000000 %}{{ ([s, s ~ 'b'] * 50000)|max|length }}",
     "unique of long strings": "{% set s = 'a' * 1000000 %}{{ ([s, s ~ 'b'] * 50000)|unique|list|length }}",
     "search of long strings": (
@@ -127,14 +131,18 @@ BOMBS: dict[str, str] = {
     "characters": "{% for c in 'a' * 9000000 %}{% endfor %}",
     "wide characters": _grow("ns.x + ns.x", "'\U0001f600'"),
     "literal in loop": (
-        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x, [" + "1," * 9000 + "]] %}{% endfor %}"
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x, ["
+        + "1," * 9000
+        + "]] %}{% endfor %}"
     ),
     "literal dicts in loop": (
         "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x, {"
         + ",".join(f"'{i}':1" for i in range(4000))
         + "}] %}{% endfor %}"
     ),
-    "text in loop": "{% set x %}{% for i in range(99999) %}" + "a" * 100_000 + "{% endfor %}{% endset %}{{ x }}",
+    "text in loop": "{% set x %}{% for i in range(99999) %}"
+    + "a" * 100_000
+    + "{% endfor %}{% endset %}{{ x }}",
     "text out of loop": "{% for i in range(99999) %}" + "a" * 100_000 + "{% endfor %}",
     "slices in loop": (
         "{% set s = 'a' * 4000000 %}{% set ns = namespace(x=[]) %}"

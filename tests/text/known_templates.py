@@ -1,5 +1,7 @@
 """Chat templates in the manner of well-known model families, for comparing renderers."""
 
+# ruff: noqa: E501 (templates are written as their families do)
+
 LLAMA3 = """{{- bos_token }}
 {%- if custom_tools is defined %}
     {%- set tools = custom_tools %}
@@ -239,7 +241,11 @@ TEMPLATES = {
     "generation": GENERATION,
 }
 
-_CALL = {"id": "call_12345678", "type": "function", "function": {"name": "weather", "arguments": {"city": "Z\u00fcrich"}}}
+_CALL = {
+    "id": "call_12345678",
+    "type": "function",
+    "function": {"name": "weather", "arguments": {"city": "Z\u00fcrich"}},
+}
 CONVERSATIONS: dict[str, list[dict[str, object]]] = {
     "one turn": [{"role": "user", "content": "Hello <b>\u00e9</b>\n"}],
     "system": [{"role": "system", "content": " You are 'kind'. "}, {"role": "user", "content": "Hi"}],
@@ -248,7 +254,9 @@ CONVERSATIONS: dict[str, list[dict[str, object]]] = {
         {"role": "assistant", "content": "<think>\nhm\n</think>\n\nb"},
         {"role": "user", "content": "c \U0001f600"},
     ],
-    "parts": [{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}],
+    "parts": [
+        {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}
+    ],
     "tools": [
         {"role": "user", "content": "Weather?"},
         {"role": "assistant", "content": "", "tool_calls": [_CALL]},
@@ -262,8 +270,12 @@ TOOLS: list[dict[str, object]] = [
         "type": "function",
         "function": {
             "name": "weather",
-            "description": "The <weather> & \"more\"",
-            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+            "description": 'The <weather> & "more"',
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}},
+                "required": ["city"],
+            },
         },
     }
 ]

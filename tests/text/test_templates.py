@@ -1,8 +1,11 @@
 """Chat templates: what they render, what they are given, and what they may not do."""
 
+# ruff: noqa: E501 (a template is easier to read on one line)
+
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -25,7 +28,9 @@ _MESSAGES = [
 
 
 def _render(source: str, messages: Any = (), **variables: Any) -> str:
-    return ChatTemplate(source, tokens={"bos_token": "<s>", "eos_token": "</s>"}).render(messages, **variables)
+    return ChatTemplate(source, tokens={"bos_token": "<s>", "eos_token": "</s>"}).render(
+        messages, **variables
+    )
 
 
 def test_without_a_template_chatml() -> None:
@@ -53,23 +58,59 @@ def test_without_a_template_chatml() -> None:
         ("{{ {'a': '<\u00e9>', 'b': [1, none, true]} | tojson }}", '{"a": "<\u00e9>", "b": [1, null, true]}'),
         ("{{ {'b': 1, 'a': 2} | tojson(indent=2, sort_keys=true) }}", '{\n  "a": 2,\n  "b": 1\n}'),
         ("{{ [1, 'a', none, 1.5] }}{{ none }}{{ missing }}", "[1, 'a', None, 1.5]None"),
-        ("{{ ' a '|trim }}{{ 'ab'.replace('b', 'c') }}{{ 'a-b'.split('-')[-1] }}{{ 'a' ~ 1 ~ none }}", "aacba1None"),
-        ("{{ '\\n a\\n'.lstrip('\\n').rstrip() }}{{ 'abc'.startswith('ab') }}{{ 'x</t>y'.split('</t>')[0] }}", " aTruex"),
+        (
+            "{{ ' a '|trim }}{{ 'ab'.replace('b', 'c') }}{{ 'a-b'.split('-')[-1] }}{{ 'a' ~ 1 ~ none }}",
+            "aacba1None",
+        ),
+        (
+            "{{ '\\n a\\n'.lstrip('\\n').rstrip() }}{{ 'abc'.startswith('ab') }}{{ 'x</t>y'.split('</t>')[0] }}",
+            " aTruex",
+        ),
         ("{{ ['b','a']|sort|join(',') }}{{ [1,2]|length }}{{ [[1],[2]]|map('first')|sum }}", "a,b23"),
         ("{{ [{'a': 1}, {'b': 2}]|selectattr('a', 'defined')|list|length }}", "1"),
         ("{{ [{'r': 'u'}, {'r': 's'}]|rejectattr('r', 'equalto', 's')|map(attribute='r')|join }}", "u"),
-        ("{{ 'a\\nb'|indent(2) }}{{ 'x' * 3 }}{{ 7 % 4 }}{{ '%s-%d' % ('a', 1) }}{{ '{}:{x}'.format(1, x=2) }}", "a\n  bxxx3a-11:2"),
-        ("{% set ns = namespace(n=0) %}{% for a in [1,2] %}{% set ns.n = ns.n + a %}{% endfor %}{{ ns.n }}", "3"),
-        ("{% macro m(a, b=2) %}{{ a }}{{ b }}{{ caller() }}{% endmacro %}{% call m(1) %}x{% endcall %}", "12x"),
-        ("{% macro f(x) %}{% for y in x %}{{ f(y) if y is iterable else y }}{% endfor %}{% endmacro %}{{ f([1,[2]]) }}", "12"),
+        (
+            "{{ 'a\\nb'|indent(2) }}{{ 'x' * 3 }}{{ 7 % 4 }}{{ '%s-%d' % ('a', 1) }}{{ '{}:{x}'.format(1, x=2) }}",
+            "a\n  bxxx3a-11:2",
+        ),
+        (
+            "{% set ns = namespace(n=0) %}{% for a in [1,2] %}{% set ns.n = ns.n + a %}{% endfor %}{{ ns.n }}",
+            "3",
+        ),
+        (
+            "{% macro m(a, b=2) %}{{ a }}{{ b }}{{ caller() }}{% endmacro %}{% call m(1) %}x{% endcall %}",
+            "12x",
+        ),
+        (
+            "{% macro f(x) %}{% for y in x %}{{ f(y) if y is iterable else y }}{% endfor %}{% endmacro %}{{ f([1,[2]]) }}",
+            "12",
+        ),
         ("{% for x in [[1,[]],[2,[]]] recursive %}{{ x[0] }}{{ loop(x[1]) }}{% endfor %}", "12"),
-        ("{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{% set j = joiner(',') %}{{ j() }}{{ j() }}", "ab,"),
-        ("{{ [1,2,3][1:] }}{{ 'abc'[::-1] }}{{ 'b' in 'abc' }}{{ 3 not in [1] }}{{ 1 < 2 < 3 }}", "[2, 3]cbaTrueTrueTrue"),
-        ("{{ 'a' is string }}{{ {} is mapping }}{{ none is none }}{{ x is not defined }}{{ 1|string is string }}", "True" * 5),
-        ("{{ 'A'|lower }}{{ 'a'|upper|e }}{{ 'a b'|title|safe }}{{ none|default('d', true) }}{{ '7'|int + 1 }}", "aAA Bd8"),
-        ("{{ [3,1]|first }}{{ [3,1]|last }}{{ [3,1]|max }}{{ [1,1]|unique|list }}{{ [1,2]|reverse|list }}", "313[1][2, 1]"),
+        (
+            "{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{% set j = joiner(',') %}{{ j() }}{{ j() }}",
+            "ab,",
+        ),
+        (
+            "{{ [1,2,3][1:] }}{{ 'abc'[::-1] }}{{ 'b' in 'abc' }}{{ 3 not in [1] }}{{ 1 < 2 < 3 }}",
+            "[2, 3]cbaTrueTrueTrue",
+        ),
+        (
+            "{{ 'a' is string }}{{ {} is mapping }}{{ none is none }}{{ x is not defined }}{{ 1|string is string }}",
+            "True" * 5,
+        ),
+        (
+            "{{ 'A'|lower }}{{ 'a'|upper|e }}{{ 'a b'|title|safe }}{{ none|default('d', true) }}{{ '7'|int + 1 }}",
+            "aAA Bd8",
+        ),
+        (
+            "{{ [3,1]|first }}{{ [3,1]|last }}{{ [3,1]|max }}{{ [1,1]|unique|list }}{{ [1,2]|reverse|list }}",
+            "313[1][2, 1]",
+        ),
         ("{{ 2 ** 3 }}{{ 7 // 2 }}{{ 7 / 2 }}{{ -1 }}{{ 1.5|round }}", "833.5-12.0"),
-        ("{% set x %}a{{ 1 }}{% endset %}{{ x }}{% filter upper %}b{% endfilter %}{% with y = 1 %}{{ y }}{% endwith %}", "a1B1"),
+        (
+            "{% set x %}a{{ 1 }}{% endset %}{{ x }}{% filter upper %}b{% endfilter %}{% with y = 1 %}{{ y }}{% endwith %}",
+            "a1B1",
+        ),
         ("{{ messages|length }}{{ tools is none }}{{ add_generation_prompt }}", "0TrueTrue"),
     ],
 )
@@ -113,7 +154,9 @@ def test_an_error_names_the_line() -> None:
 @pytest.mark.parametrize("name", ["messages", "tools", "chat_template", "tokenize", "documents"])
 def test_variables_cannot_take_the_templates_own_names(name: str) -> None:
     with pytest.raises((TemplateError, TypeError)):
-        ChatTemplate("a", tokens={}).render([], **{name: 1}, **({"messages": []} if name != "messages" else {}))
+        ChatTemplate("a", tokens={}).render(
+            [], **{name: 1}, **({"messages": []} if name != "messages" else {})
+        )
 
 
 def _nested(depth: int) -> Any:
@@ -161,12 +204,21 @@ def test_threads_render_with_budgets_of_their_own() -> None:
 def test_hostile_templates_end_in_an_error_and_stay_small(tmp_path: Path) -> None:
     """All of the corpus in one process of its own; the timeout only keeps a failure from hanging the suite."""
     script = Path(__file__).with_name("hostile_templates.py")
+    search_path = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
     run = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": search_path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
     )
     report = json.loads(run.stdout)
     assert set(report["outcomes"]) == set(ESCAPES) | set(BOMBS)
-    survivors = {name: out for name, (out, _) in report["outcomes"].items() if not out.startswith("TemplateError")}
+    survivors = {
+        name: out for name, (out, _) in report["outcomes"].items() if not out.startswith("TemplateError")
+    }
     assert survivors == {}
     assert report["growth"] < 200 << 20
     assert list(tmp_path.iterdir()) == []  # no canary
@@ -176,5 +228,9 @@ def test_there_is_one_place_that_renders() -> None:
     """No other file of the package makes a Jinja environment or template."""
     package = Path(__file__).parents[2] / "src" / "octavo"
     makers = re.compile(r"\b(?:Environment|SandboxedEnvironment|Template)\(|from_string\(")
-    users = {path.name for path in package.rglob("*.py") if "jinja2" in (text := path.read_text()) and makers.search(text)}
+    users = {
+        path.name
+        for path in package.rglob("*.py")
+        if "jinja2" in (text := path.read_text()) and makers.search(text)
+    }
     assert users <= {"templates.py", "template_sandbox.py"}

@@ -25,7 +25,15 @@ def _tokens(metadata: dict[str, Any], ids: list[int]) -> list[str]:
 def test_byte_level_merges_in_rank_order(byte_level_metadata: dict[str, Any]) -> None:
     tokenizer = Tokenizer.from_gguf(byte_level_metadata)
     ids = tokenizer.encode("hello world, hell 12")
-    assert _tokens(byte_level_metadata, ids) == ["hello", "\u0120world", ",", "\u0120", "hell", "\u0120", "12"]
+    assert _tokens(byte_level_metadata, ids) == [
+        "hello",
+        "\u0120world",
+        ",",
+        "\u0120",
+        "hell",
+        "\u0120",
+        "12",
+    ]
     assert tokenizer.decode(ids) == "hello world, hell 12"
 
 
@@ -128,7 +136,9 @@ def test_a_vocabulary_without_some_bytes_drops_them_as_its_original_does(
     tokens = list(byte_level_metadata["tokenizer.ggml.tokens"])
     tokens[tokens.index("\u00d1")] = "unused"  # byte 0xD1
     tokenizer = Tokenizer.from_gguf(byte_level_metadata | {"tokenizer.ggml.tokens": tokens})
-    assert tokenizer.encode("a\u0440b") == tokenizer.encode("a") + [tokens.index("\u0122")] + tokenizer.encode("b")
+    assert tokenizer.encode("a\u0440b") == tokenizer.encode("a") + [
+        tokens.index("\u0122")
+    ] + tokenizer.encode("b")
 
 
 def test_sentencepiece_prefix_bytes_and_user_tokens(sentencepiece_metadata: dict[str, Any]) -> None:
@@ -145,7 +155,9 @@ def test_sentencepiece_prefix_bytes_and_user_tokens(sentencepiece_metadata: dict
     assert _tokens(sentencepiece_metadata, bare.encode("hello")) == ["<s>", "he", "llo"]
 
 
-def test_each_turn_of_a_sentencepiece_chat_begins_with_the_prefix(sentencepiece_metadata: dict[str, Any]) -> None:
+def test_each_turn_of_a_sentencepiece_chat_begins_with_the_prefix(
+    sentencepiece_metadata: dict[str, Any],
+) -> None:
     tokenizer = Tokenizer.from_gguf(sentencepiece_metadata)
     ids = tokenizer.encode("<s>hello</s><s>the", add_special=False, parse_special=True)
     assert _tokens(sentencepiece_metadata, ids) == ["<s>", "\u2581hello", "</s>", "<s>", "\u2581the"]
@@ -170,7 +182,17 @@ def test_sentencepiece_without_byte_tokens_gives_one_unknown_for_a_run(
 def test_wordpiece(wordpiece_metadata: dict[str, Any]) -> None:
     tokenizer = Tokenizer.from_gguf(wordpiece_metadata)
     ids = tokenizer.encode("Hello, WORLD unable xyz.")
-    expected = ["[CLS]", "\u2581hello", "\u2581,", "\u2581world", "\u2581un", "able", "[UNK]", "\u2581.", "[SEP]"]
+    expected = [
+        "[CLS]",
+        "\u2581hello",
+        "\u2581,",
+        "\u2581world",
+        "\u2581un",
+        "able",
+        "[UNK]",
+        "\u2581.",
+        "[SEP]",
+    ]
     assert _tokens(wordpiece_metadata, ids) == expected
     assert tokenizer.decode(ids) == "hello, world unable."
     assert tokenizer.end_ids == frozenset()
@@ -215,7 +237,16 @@ def test_long_text_is_cut_where_nothing_changes(byte_level_metadata: dict[str, A
     from octavo.text.pretokenizers import pretokenizer
 
     text = " ".join(mixed_lines(3_000, seed=7))
-    for name in ("gpt-2", "smollm", "qwen2", "llama-bpe", "tekken", "gpt-4o", "deepseek-v3", "deepseek-coder"):
+    for name in (
+        "gpt-2",
+        "smollm",
+        "qwen2",
+        "llama-bpe",
+        "tekken",
+        "gpt-4o",
+        "deepseek-v3",
+        "deepseek-coder",
+    ):
         tokens = byte_level_metadata["tokenizer.ggml.tokens"][:-4]
         merges = [tuple(pair.split(" ")) for pair in byte_level_metadata["tokenizer.ggml.merges"]]
         library = Library(models.BPE(vocab={text: id for id, text in enumerate(tokens)}, merges=merges))
@@ -228,7 +259,9 @@ def test_long_text_is_cut_where_nothing_changes(byte_level_metadata: dict[str, A
 
 
 @pytest.mark.parametrize("kind", ["byte_level_metadata", "sentencepiece_metadata", "wordpiece_metadata"])
-@pytest.mark.parametrize("unit", ["a", " ", "\n", "\U0001f600", "\u0301", "\ud800", "<|im_start|>", "<|", "1"])
+@pytest.mark.parametrize(
+    "unit", ["a", " ", "\n", "\U0001f600", "\u0301", "\ud800", "<|im_start|>", "<|", "1"]
+)
 def test_long_monotonous_text(kind: str, unit: str, request: pytest.FixtureRequest) -> None:
     tokenizer = Tokenizer.from_gguf(request.getfixturevalue(kind))
     text = unit * (100_000 // len(unit))
@@ -304,7 +337,9 @@ def test_from_file_reads_what_lies_beside_it(tmp_path: Path, byte_level_metadata
     path = tmp_path / "tokenizer.json"
     library.save(str(path))
     (tmp_path / "tokenizer_config.json").write_text(
-        json.dumps({"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>"}, "add_bos_token": True})
+        json.dumps(
+            {"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>"}, "add_bos_token": True}
+        )
     )
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [7]}))
 
@@ -322,7 +357,9 @@ def test_from_file_reads_what_lies_beside_it(tmp_path: Path, byte_level_metadata
     assert explicit.end_ids == {9, tokens.index("<|im_end|>"), tokens.index("<|endoftext|>")}
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"version":"1.0"}', "[" * 100_000, '{"model":{"type":"BPE"}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"version":"1.0"}', "[" * 100_000, '{"model":{"type":"BPE"}}']
+)
 def test_a_broken_tokenizer_json_is_a_format_error(tmp_path: Path, content: str) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(content)

@@ -34,7 +34,9 @@ class ByteLevelEncoder:
         self._cuts = cuts
         self._cutter = cuts.build()
         # SmolLM2 has no token for some bytes that UTF-8 seldom uses; its own tokenizer drops them, so do we.
-        self._missing = {ord(character): None for character in byte_alphabet().values() if character not in ids}
+        self._missing = {
+            ord(character): None for character in byte_alphabet().values() if character not in ids
+        }
         self._words = WordCache(self._encode_word)
 
     def escape(self, text: str) -> str:
@@ -128,8 +130,11 @@ class SentencePieceEncoder:
 
 
 def _word_boundary(ids: Mapping[str, int]) -> re.Pattern[str]:
-    """Where text may be cut without changing the result: before a space mark, after a character that no token
-    has before a space mark.  (Gemma has one token with ">" there; SentencePiece makes no others by default.)"""
+    """Where text may be cut without changing the result.
+
+    Before a space mark, after a character that no token has before one.  (Gemma has one token with ">" there;
+    SentencePiece makes none by default.)
+    """
     separator = "\ud800"  # a lone surrogate is in no token
     joined = separator.join(ids)
     before = set(re.findall(f"([^{separator}{SPACE_MARK}]){SPACE_MARK}", joined))
@@ -138,7 +143,7 @@ def _word_boundary(ids: Mapping[str, int]) -> re.Pattern[str]:
 
 
 class WordPieceEncoder:
-    """BERT's tokenizer by the `tokenizers` library: clean, cut at spaces and punctuation, longest match first."""
+    """BERT's tokenizer by the `tokenizers` library: clean, cut at spaces and punctuation, longest first."""
 
     def __init__(self, ids: Mapping[str, int], *, unknown: str, lowercase: bool) -> None:
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -155,4 +160,3 @@ class WordPieceEncoder:
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         return ids
-

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from octavo.errors import TemplateError
 from octavo.text.template_limits import RenderBudget
@@ -29,8 +29,8 @@ _WIDE_DATE = re.compile(r"%[^A-Za-z%]*\d")
 _LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 STRING_METHODS = frozenset(
-    "capitalize casefold count endswith find index isalnum isalpha isdecimal isdigit islower isnumeric isspace "
-    "istitle isupper lower partition removeprefix removesuffix startswith swapcase title upper".split()
+    "capitalize casefold count endswith find index isalnum isalpha isdecimal isdigit islower isnumeric "
+    "isspace istitle isupper lower partition removeprefix removesuffix startswith swapcase title upper".split()
 )
 _BOUNDED_PATTERN = frozenset(("strip", "lstrip", "rstrip", "rsplit", "rpartition", "rfind", "rindex"))
 COLLECTION_METHODS: Mapping[type, frozenset[str]] = {
@@ -122,7 +122,7 @@ def format_text(
 def percent_format(budget: RenderBudget, text: str, values: Any) -> str:
     """The % operator on a string."""
     _check_format(budget, text, "%", [values])
-    return text % values
+    return str(text % values)
 
 
 def _check_format(budget: RenderBudget, text: str, mark: str, values: Sequence[object]) -> None:
@@ -296,11 +296,12 @@ def tests(environment: TemplateEnvironment) -> dict[str, Callable[..., bool]]:
         return apply
 
     free = (
-        "defined undefined none string number integer float boolean true false mapping sequence iterable callable "
-        "sameas odd even divisibleby"
+        "defined undefined none string number integer float boolean true false mapping sequence iterable "
+        "callable sameas odd even divisibleby"
     ).split()
     compared = "eq == equalto ne != lt < lessthan le <= gt > greaterthan ge >= in lower upper".split()
-    return {name: TESTS[name] for name in free} | {name: weighed(TESTS[name]) for name in compared}
+    known = cast("Mapping[str, Callable[..., Any]]", TESTS)
+    return {name: known[name] for name in free} | {name: weighed(known[name]) for name in compared}
 
 
 def _attributes(environment: TemplateEnvironment, values: Any, attribute: str | int | None) -> Any:
@@ -336,7 +337,7 @@ def _round(value: float, precision: int = 0, method: str = "common") -> float:
 
 
 def _sum(budget: RenderBudget, values: Iterable[Any], start: Any) -> int | float:
-    total = start
+    total: int | float = start
     for value in budget.counted(values):
         if not isinstance(value, (int, float)) or not isinstance(total, (int, float)):
             raise TemplateError("the chat template sums what are not numbers")
