@@ -5,7 +5,7 @@
 .PHONY: help run test check bench docs wheel test-arm clean
 
 PYTHON ?= python3
-PROMPT ?= What is the difference between a list and a tuple in Python?
+PROMPT ?= Why is the sky blue?
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from octavo.decoding.engine import Generation
-from octavo.decoding.sampling import SamplingOptions
 
 import octavo
 from benchmarks.workload import Prompts, median
+from octavo.decoding.engine import Generation
+from octavo.decoding.sampling import SamplingOptions
 
 _GREEDY = SamplingOptions(temperature=0.0)
 

@@ -46,9 +46,9 @@ inline Rows visible_rows(const AttentionTask& task) {
   return rows;
 }
 
-// scores[row][slot] of one block of 32 keys, for `count` rows.
+// scores[row][slot] of one block of 32 keys.
 template <CacheType type, int count>
-void score_block(const AttentionTask& task, const Rows& rows, int first, const std::uint8_t* keys, float* scores) {
+void score_block(const AttentionTask& task, const Rows& rows, const std::uint8_t* keys, float* scores) {
   F sum[count][2];
   for (int r = 0; r < count; ++r) sum[r][0] = sum[r][1] = zero_lanes();
   for (int d = 0; d < task.cache.head_width; ++d) {
@@ -56,7 +56,7 @@ void score_block(const AttentionTask& task, const Rows& rows, int first, const s
     const F high = load_cache<type>(keys, std::size_t(d) * kBlockTokens + 16);
 OCTAVO_UNROLL
     for (int r = 0; r < count; ++r) {
-      const F q = broadcast(rows.query[first + r][d]);
+      const F q = broadcast(rows.query[r][d]);
       sum[r][0] = multiply_add(q, low, sum[r][0]);
       sum[r][1] = multiply_add(q, high, sum[r][1]);
     }
@@ -68,12 +68,12 @@ OCTAVO_UNROLL
       if constexpr (type == CacheType::I8) score = score * load(key_scales + 16 * half);
       if (task.softcap != 0.0f)
         score = broadcast(task.softcap) * hyperbolic_tangent(score / broadcast(task.softcap));
-      store(scores + std::size_t(first + r) * kSplitTokens + 16 * half, score);
+      store(scores + std::size_t(r) * kSplitTokens + 16 * half, score);
     }
   }
 }
 
-// values[row][D] += weights[row][slot] * V[slot][D] over one block, `count` rows by 64 columns at a time.
+// values[row][D] += weights[row][slot] * V[slot][D] over one block, 32 columns at a time.
 template <CacheType type, int count>
 void add_values(const AttentionTask& task, const std::uint8_t* values, const float* weights, float* sums) {
   const int width = task.cache.head_width;
@@ -99,14 +99,19 @@ OCTAVO_UNROLL
   }
 }
 
-// Calls function<count>(first_row) over tiles of 8, 4, 2 and 1 rows.
+// Calls function with the number of rows as a constant, so that all of them share one pass over the keys.
 template <class Function>
-inline void row_tiles(int rows, Function&& function) {
-  int r = 0;
-  for (; r + 8 <= rows; r += 8) function(std::integral_constant<int, 8>{}, r);
-  if (r + 4 <= rows) function(std::integral_constant<int, 4>{}, r), r += 4;
-  if (r + 2 <= rows) function(std::integral_constant<int, 2>{}, r), r += 2;
-  if (r < rows) function(std::integral_constant<int, 1>{}, r);
+inline void with_count(int rows, Function&& function) {
+  switch (rows) {
+    case 1: return function(std::integral_constant<int, 1>{});
+    case 2: return function(std::integral_constant<int, 2>{});
+    case 3: return function(std::integral_constant<int, 3>{});
+    case 4: return function(std::integral_constant<int, 4>{});
+    case 5: return function(std::integral_constant<int, 5>{});
+    case 6: return function(std::integral_constant<int, 6>{});
+    case 7: return function(std::integral_constant<int, 7>{});
+    default: return function(std::integral_constant<int, kRowTile>{});
+  }
 }
 
 // Scores outside a row's [first, last] become -inf; `base` is the position of scores[row][0].
@@ -150,7 +155,7 @@ void attend_split(const AttentionTask& task, const Rows& rows, int split, float*
   for (int block = begin; block < end; ++block) {
     const std::uint8_t* keys = task.cache.head(table[block], task.key_value_head);
     float* at = scores + block * kBlockTokens;
-    row_tiles(task.rows, [&](auto count, int r) { score_block<type, decltype(count)::value>(task, rows, r, keys, at); });
+    with_count(task.rows, [&](auto count) { score_block<type, decltype(count)::value>(task, rows, keys, at); });
     mask_block(rows, task.rows, base + block * kBlockTokens, at);
   }
   for (int r = 0; r < task.rows; ++r) {
@@ -179,10 +184,7 @@ void attend_split(const AttentionTask& task, const Rows& rows, int split, float*
           store(weight, load(weight) * load(value_scales + i));
         }
     }
-    row_tiles(task.rows, [&](auto count, int r) {
-      add_values<type, decltype(count)::value>(task, values, at + std::size_t(r) * kSplitTokens,
-                                               sums + std::size_t(r) * task.cache.head_width);
-    });
+    with_count(task.rows, [&](auto count) { add_values<type, decltype(count)::value>(task, values, at, sums); });
   }
 }
 

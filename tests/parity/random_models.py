@@ -23,6 +23,7 @@ from octavo.weights.tensor import Tensor, TensorType
 VOCABULARY = 163  # no multiple of a panel's 16 rows; tokens are drawn from the first 160
 CONTEXT = 1024
 BLOCK_COUNT = 160
+OUTLIER = 2.0  # kOutlier in native/ops/rows.h
 
 # --- random weights in every format ---
 
@@ -279,11 +280,11 @@ def round_int8(x: torch.Tensor, group: int) -> torch.Tensor:
 def round_inputs(x: torch.Tensor) -> torch.Tensor:
     """A matmul's input as native/ops/rows.h quantizes it: in large groups, what rounding leaves is kept too.
 
-    Large: with a largest magnitude above the root mean square of those of the row's groups.
+    Large: the square of its largest magnitude is above OUTLIER times the mean of those of the row's groups.
     """
     once = round_int8(x, 32)
     largest = x.unflatten(-1, (-1, 32)).abs().amax(dim=-1, keepdim=True)
-    is_large = largest.square() > largest.square().mean(dim=-2, keepdim=True)
+    is_large = largest.square() > OUTLIER * largest.square().mean(dim=-2, keepdim=True)
     rest = round_int8(x - once, 32).unflatten(-1, (-1, 32))
     return once + (rest * is_large).flatten(-2)
 

@@ -108,11 +108,25 @@ def test_a_shared_prefix_gives_the_same_bits() -> None:
     first, second = random_ids(70), np.concatenate([random_ids(64), random_ids(30, seed=5)])
     expected = native_logits(runner, second)[64:]
     tables = np.array([[7, 3, 9], [7, 3, 1]], np.int32)
-    none = np.empty(0, np.int32)
-    empty = np.empty((0, runner.vocabulary_size), np.float32)
-    runner.step(first, np.arange(70, dtype=np.int32), np.zeros(70, np.int32), tables, none, empty)
+    last = np.array([69], np.int32)
+    unused = np.empty((1, runner.vocabulary_size), np.float32)
+    runner.step(first, np.arange(70, dtype=np.int32), np.zeros(70, np.int32), tables, last, unused)
     logits = np.empty((30, runner.vocabulary_size), np.float32)
     positions = np.arange(64, 94, dtype=np.int32)
     everything = np.arange(30, dtype=np.int32)
     runner.step(second[64:], positions, np.ones(30, np.int32), tables, everything, logits)
+    assert np.array_equal(logits, expected)
+
+
+def test_a_step_may_want_no_logits() -> None:
+    """A chunk of a long prompt is run for its keys and values alone."""
+    runner = shared_runner("llama", TensorType.Q4_1, "f16", 2, _native.available_isas()[0])
+    ids = random_ids(50)
+    expected = native_logits(runner, ids)[49:]
+    positions, rows = np.arange(50, dtype=np.int32), np.zeros(50, np.int32)
+    tables = np.array([[5, 6]], np.int32)
+    nothing = np.empty((0, runner.vocabulary_size), np.float32)
+    runner.step(ids[:49], positions[:49], rows[:49], tables, np.empty(0, np.int32), nothing)
+    logits = np.empty((1, runner.vocabulary_size), np.float32)
+    runner.step(ids[49:], positions[49:], rows[49:], tables, np.zeros(1, np.int32), logits)
     assert np.array_equal(logits, expected)

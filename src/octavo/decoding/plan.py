@@ -40,13 +40,17 @@ class TensorLike(Protocol):
 class NativeRunner:
     """The native model behind `decoding.runner.Runner`.  One step at a time; the interpreter's lock is released."""
 
-    def __init__(self, model: _native.Model, config: ModelConfig, *, block_count: int, bytes_per_token: int) -> None:
+    def __init__(
+        self, model: _native.Model, config: ModelConfig, *, block_count: int, bytes_per_token: int
+    ) -> None:
         self._model = model
         self.vocabulary_size = config.vocabulary_size
         self.hidden_size = config.hidden_size
         self.block_size = BLOCK_TOKENS
         self.block_count = block_count
-        self.max_step_tokens = MAX_STEP_TOKENS if config.causal else max(MAX_STEP_TOKENS, config.context_length)
+        self.max_step_tokens = (
+            MAX_STEP_TOKENS if config.causal else max(MAX_STEP_TOKENS, config.context_length)
+        )
         # What one step reads of the weights: the bound on generation is the bandwidth divided by it.
         self.bytes_per_token = bytes_per_token
         self.weight_bytes: int = model.weight_bytes
@@ -102,7 +106,9 @@ class _Planner:
             ("feed-forward size", config.feed_forward_size),
         ):
             if value % 16:
-                raise UnsupportedError(f"a {name} of {value} cannot be run: the kernels need a multiple of 16")
+                raise UnsupportedError(
+                    f"a {name} of {value} cannot be run: the kernels need a multiple of 16"
+                )
         self.config = config
         self.tensors = tensors
         self.block_count = block_count
@@ -174,9 +180,7 @@ class _Planner:
             name = "output.weight" if "output.weight" in self.tensors else "token_embd.weight"
             model.logits(self.residual, config.hidden_size, self.matrix(name), config.logit_softcap)
         model.finish()
-        return NativeRunner(
-            model, config, block_count=self.block_count, bytes_per_token=self.bytes_per_token
-        )
+        return NativeRunner(model, config, block_count=self.block_count, bytes_per_token=self.bytes_per_token)
 
     def _embed(self) -> None:
         config, model = self.config, self.model
@@ -227,7 +231,12 @@ class _Planner:
             ):
                 weight = self.vector(f"{prefix}.{name}.weight", config.norm_offset)
                 model.row(
-                    "head_norm", place, weight=weight, count=width, width=config.head_width, number=config.norm_epsilon
+                    "head_norm",
+                    place,
+                    weight=weight,
+                    count=width,
+                    width=config.head_width,
+                    number=config.norm_epsilon,
                 )
         rope = config.layer_rope(layer)
         if rope is not None:
@@ -255,7 +264,9 @@ class _Planner:
             parts = (("ffn_gate", self.gate), ("ffn_up", self.up))  # type: ignore[assignment]
         self._matmul(prefix, source, config.hidden_size, parts)
         if config.gated:
-            model.row(f"gated_{config.activation}", self.gate, self.gate, self.up, count=config.feed_forward_size)
+            model.row(
+                f"gated_{config.activation}", self.gate, self.gate, self.up, count=config.feed_forward_size
+            )
         else:
             model.row(config.activation, self.gate, self.gate, count=config.feed_forward_size)
         self._matmul(prefix, self.gate, config.feed_forward_size, (("ffn_down", self.projected),))
@@ -283,7 +294,12 @@ class _Planner:
             if bias < 0:
                 bias = self.model.vector(np.zeros(config.hidden_size, np.float32))
         self.model.row(
-            f"{config.norm}_norm", out, source, weight=weight, bias=bias, count=config.hidden_size,
+            f"{config.norm}_norm",
+            out,
+            source,
+            weight=weight,
+            bias=bias,
+            count=config.hidden_size,
             number=config.norm_epsilon,
         )
 

@@ -317,9 +317,7 @@ def gumbel_slow(seed: int, position: int, tokens: NDArray[np.integer]) -> NDArra
     """Noise float64 of each token: -log(-log(1 - w)), w uniform in (0, 1) by (seed, position, token id)."""
     counter = np.asarray(tokens).astype(np.uint64) >> np.uint64(2)
     lanes = np.asarray(tokens) & 3
-    high, low = (
-        np.choose(lanes, philox(counter, position % 2**32, part, 0, seed=seed)) for part in (0, 1)
-    )
+    high, low = (np.choose(lanes, philox(counter, position % 2**32, part, 0, seed=seed)) for part in (0, 1))
     bits = (high << np.uint64(32)) | low
     w = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     waiting = np.where(w < 0.25, _twice_atanh(np.minimum(w, 0.25) / (2.0 - w)), -_logarithm(1.0 - w))
@@ -333,6 +331,13 @@ def philox(*counter: NDArray[np.uint64] | int, seed: int) -> list[NDArray[np.uin
     keys = [np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32)]
     for _ in range(10):
         first, second = a * np.uint64(0xD2511F53), c * np.uint64(0xCD9E8D57)
-        a, b, c, d = (second >> half) ^ b ^ keys[0], second & word, (first >> half) ^ d ^ keys[1], first & word
-        keys = [(key + np.uint64(step)) & word for key, step in zip(keys, (0x9E3779B9, 0xBB67AE85), strict=True)]
+        a, b, c, d = (
+            (second >> half) ^ b ^ keys[0],
+            second & word,
+            (first >> half) ^ d ^ keys[1],
+            first & word,
+        )
+        keys = [
+            (key + np.uint64(step)) & word for key, step in zip(keys, (0x9E3779B9, 0xBB67AE85), strict=True)
+        ]
     return [a, b, c, d]

@@ -1,0 +1,385 @@
+"""Ids to ids: generations that share the steps of one model.
+
+A step is: choose tokens of all sequences (scheduler.py), one forward over them (runner.py), draw (sampling.py),
+commit.  There is no background thread: whichever thread asks for a token that is not there yet runs the step for all,
+the others wait for it.  Their tokens are then there too.
+
+T: tokens of a text, V: vocabulary, H: hidden size, R: sequences that get a token in a step.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.decoding.kv_cache import blocks_for
+from octavo.decoding.runner import Runner
+from octavo.decoding.sampling import (
+    SamplingBatch,
+    SamplingError,
+    SamplingOptions,
+    flatten,
+    sample,
+    sampling_batch,
+    sampling_failure,
+)
+from octavo.decoding.scheduler import FinishReason, Scheduler, Step, TokenSequence
+from octavo.errors import OctavoError, OutOfMemoryError
+
+# Waiting threads look for themselves this often, lest an interrupt at the worst moment cost them their wake-up.
+_PATIENCE_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Timings:
+    """Of one generation so far; times in seconds, 0 where it has not come so far.
+
+    prompt_seconds: from its first step to its first token.  generation_seconds: from the first token to the last.
+    time_to_first_token: from `submit`.  cached_tokens: of the prompt, not computed because the cache had them.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_seconds: float = 0.0
+    generation_seconds: float = 0.0
+    time_to_first_token: float = 0.0
+    cached_tokens: int = 0
+
+
+class Generation(Iterator[int]):
+    """The tokens of one sequence as they are asked for; an end token is the last of them.
+
+    tokens: those taken so far.  One thread at a time takes tokens of one generation; `cancel` may be called from any.
+    A generation that is forgotten is cancelled.
+    """
+
+    def __init__(self, engine: Engine, sequence: TokenSequence) -> None:
+        self._engine = engine
+        self._sequence = sequence
+        self.tokens: list[int] = []
+
+    def __next__(self) -> int:
+        sequence, taken = self._sequence, len(self.tokens)
+        if taken == len(sequence.generated):
+            self._engine.wait_for_token(sequence, taken)
+        if sequence.finish_reason == "cancelled":
+            raise StopIteration
+        if taken == len(sequence.generated):
+            if sequence.error is not None:
+                raise sequence.error
+            raise StopIteration
+        token = sequence.generated[taken]
+        self.tokens.append(token)
+        return token
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """ "stop" (an end token), "length", "cancelled"; None while there are tokens to take."""
+        reason = self._sequence.finish_reason
+        taken_all = len(self.tokens) == len(self._sequence.generated)
+        return reason if taken_all or reason == "cancelled" else None
+
+    @property
+    def timings(self) -> Timings:
+        """How long it took so far."""
+        sequence = self._sequence
+        timings = Timings(sequence.prompt_length, len(self.tokens))
+        if sequence.first_token:
+            timings.prompt_seconds = sequence.first_token - sequence.started
+            timings.generation_seconds = sequence.last_token - sequence.first_token
+            timings.time_to_first_token = sequence.first_token - sequence.submitted
+        return timings
+
+    def cancel(self) -> None:
+        """No more tokens, at once; those not taken are dropped.  Nothing where it has ended."""
+        if self.finish_reason is None:
+            self._engine.cancel(self._sequence)
+
+    def __del__(self) -> None:
+        # No lock here: this may run anywhere.  The next step looks.
+        self._sequence.abandoned = True
+
+
+class Engine:
+    """Runs generations on one runner, safe from several threads.
+
+    max_sequences: how many run at once; others wait their turn.  Ctrl-C in a step leaves the engine usable: every
+    sequence goes on from the tokens that it has, and the cache is computed anew.
+    """
+
+    def __init__(self, runner: Runner, *, max_sequences: int = 64) -> None:
+        self._runner = runner
+        self._scheduler = Scheduler(runner, max_sequences)
+        self._logits = np.empty((self._scheduler.max_sequences, runner.vocabulary_size), np.float32)
+        # Guards the scheduler and the fields below, never for as long as a step.
+        self._condition = threading.Condition()
+        self._turn: object | None = None  # of whoever may step
+        self._turn_thread = 0
+        self._current: Step | None = None
+        self._unfinished_business = False  # a step or a loan began and did not end
+        self._closed = False
+        self._batch: SamplingBatch | None = None
+        self._batch_members: list[TokenSequence] = []
+
+    def submit(
+        self,
+        prompt: Sequence[int],
+        options: SamplingOptions,
+        *,
+        max_tokens: int,
+        end_ids: Collection[int] = (),
+    ) -> Generation:
+        """Begin a generation; nothing runs before a token is asked for.
+
+        It ends with an id of `end_ids` ("stop"), after max_tokens or when the KV cache cannot hold more ("length").
+        Raises ValueError for a prompt that can never fit, an id outside the vocabulary or an impossible number.
+        """
+        capacity = self._scheduler.capacity
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens: {max_tokens}, and it must be at least 1")
+        if len(prompt) > capacity:
+            raise ValueError(f"the prompt has {len(prompt)} tokens, and {capacity} fit the KV cache")
+        ids = np.zeros(min(len(prompt) + max_tokens, capacity + 1), np.int32)
+        ids[: len(prompt)] = self._check_ids("the prompt", prompt)
+        self._check_ids("logit_bias", list(options.logit_bias) or [0])
+        sequence = TokenSequence(
+            ids=ids,
+            prompt_length=len(prompt),
+            options=options,
+            seed=secrets.randbits(64) if options.seed is None else options.seed,
+            end_ids=frozenset(end_ids),
+            submitted=time.perf_counter(),
+            length=len(prompt),
+        )
+        generation = Generation(self, sequence)
+        with self._condition:
+            self._check_open()
+            self._scheduler.add(sequence)
+        return generation
+
+    def cancel(self, sequence: TokenSequence) -> None:
+        """See `Generation.cancel`."""
+        with self._condition:
+            if sequence.finish_reason is None or sequence.generated:
+                sequence.finish_reason = "cancelled"
+            step = self._current
+            if step is not None and all(participant.ended for participant, _ in step.participants):
+                self._runner.cancel()
+            self._condition.notify_all()
+
+    def close(self) -> None:
+        """Cancel all generations and wait for the step that runs to end.  May be called twice."""
+        with self._condition:
+            self._closed = True
+            for sequence in self._scheduler.sequences:
+                if not sequence.ended:
+                    sequence.finish_reason = "cancelled"
+            if self._current is not None:
+                self._runner.cancel()
+            self._condition.notify_all()
+            while self._turn is not None and self._turn_thread != threading.get_ident():
+                self._condition.wait(_PATIENCE_SECONDS)
+
+    # Steps
+
+    def wait_for_token(self, sequence: TokenSequence, seen: int) -> None:
+        """Come back when the sequence has more than `seen` tokens or has ended, running steps where nobody else does."""
+
+        def is_there() -> bool:
+            return len(sequence.generated) > seen or sequence.ended
+
+        turn = object()
+        while not is_there():
+            try:
+                with self._condition:
+                    while self._turn is not None and not is_there():
+                        self._wait_for_turn()
+                    if is_there():
+                        return
+                    self._turn_thread = threading.get_ident()
+                    self._turn = turn
+                self._run_step()
+            finally:
+                self._end_turn(turn)
+
+    @contextmanager
+    def borrow(self, count: int) -> Iterator[list[int]]:
+        """Lend `count` blocks of the KV pool and the right to step, for a `with` block: no generation goes on in it.
+
+        Running generations give up blocks where needed and are computed again later.  Raises OutOfMemoryError for
+        more blocks than the pool has.
+        """
+        most = self._scheduler.allocator.block_count
+        if count > most:
+            size = self._scheduler.block_size
+            raise OutOfMemoryError(
+                f"{count * size} tokens of KV cache are needed and the pool has {most * size}: use a shorter text, "
+                "or load the model with more cache tokens"
+            )
+        turn = object()
+        try:
+            with self._condition:
+                while self._turn is not None:
+                    self._wait_for_turn()
+                self._check_open()
+                self._turn_thread = threading.get_ident()
+                self._turn = turn
+                self._begin_business()
+                blocks = self._scheduler.take_blocks(count)
+            try:
+                yield blocks
+            finally:
+                self._scheduler.allocator.release(blocks)
+                self._unfinished_business = False
+        finally:
+            self._end_turn(turn)
+
+    def _run_step(self) -> None:
+        scheduler, runner = self._scheduler, self._runner
+        with self._condition:
+            self._begin_business()
+            step = scheduler.next_step(time.perf_counter())
+            assert step.token_count > 0, "an unfinished sequence always has a next token"
+            self._current = step
+        count, drawing = step.token_count, len(step.drawing)
+        logits = self._logits[:drawing]
+        try:
+            runner.step(
+                step.tokens[:count],
+                step.positions[:count],
+                step.rows[:count],
+                scheduler.block_tables,
+                step.outputs[:drawing],
+                logits,
+            )
+            tokens = self._draw(step, logits) if drawing else []
+        except Exception:
+            # A step that was cut short because nobody wants its tokens is no error.
+            if all(participant.ended for participant, _ in step.participants):
+                return
+            raise
+        finally:
+            self._current = None
+        with self._condition:
+            scheduler.commit(step, tokens, time.perf_counter())
+            self._unfinished_business = False
+
+    def _draw(self, step: Step, logits: NDArray[np.float32]) -> list[int]:
+        """A token for each row; a sequence whose row has none gets an error, and the others go on."""
+        batch = self._batch
+        if batch is None or step.drawing != self._batch_members:
+            members = step.drawing
+            batch = sampling_batch(
+                [s.options for s in members], [s.seed for s in members], [0] * len(members)
+            )
+            self._batch, self._batch_members = batch, members
+        batch.positions[:] = [sequence.length for sequence in step.drawing]
+        recent = [sequence.recent() for sequence in step.drawing]
+        if any(map(len, recent)):
+            batch.history, batch.history_offsets = flatten(recent)
+        try:
+            tokens: list[int] = sample(logits, batch).tolist()
+        except SamplingError as error:
+            tokens = error.tokens.tolist()
+            for sequence, token in zip(step.drawing, tokens, strict=True):
+                if token < 0:
+                    sequence.error = OctavoError(
+                        f"token {sequence.length} of a text: {sampling_failure(token)}"
+                    )
+        return tokens
+
+    # Turns.  A turn is set and ended by single assignments inside try blocks, so that Ctrl-C never leaves it taken.
+
+    def _wait_for_turn(self) -> None:
+        if self._turn_thread == threading.get_ident():
+            raise RuntimeError("a generation cannot go on inside this thread's own borrow() or step")
+        self._condition.wait(_PATIENCE_SECONDS)
+
+    def _end_turn(self, turn: object) -> None:
+        if self._turn is turn:
+            self._turn_thread = 0
+            self._turn = None
+            with self._condition:
+                self._condition.notify_all()
+
+    def _begin_business(self) -> None:
+        """Mark that the scheduler is being changed, after mending what an interrupt left."""
+        if self._unfinished_business:
+            self._scheduler.restart()
+        self._unfinished_business = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OctavoError("the engine is closed: its model was closed, load it again")
+
+    def _check_ids(self, what: str, ids: Sequence[int]) -> NDArray[np.int64]:
+        array = np.asarray(ids, np.int64)
+        if array.ndim != 1 or len(array) == 0:
+            raise ValueError(f"{what} has no tokens: give at least one id")
+        wrong = array[(array < 0) | (array >= self._runner.vocabulary_size)]
+        if len(wrong):
+            raise ValueError(
+                f"{what}: {wrong[0]} is not in the vocabulary of {self._runner.vocabulary_size} tokens"
+            )
+        return array
+
+    # Whole texts, without drawing
+
+    def score(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits after each token of a text, float32 [T, V], in chunks of a step."""
+        ids = self._check_ids("the text", token_ids).astype(np.int32)
+        logits = np.empty((len(ids), self._runner.vocabulary_size), np.float32)
+        with self.borrow(blocks_for(len(ids), self._runner.block_size)) as blocks:
+            table = np.array([blocks], np.int32)
+            for begin in range(0, len(ids), self._runner.max_step_tokens):
+                part = ids[begin : begin + self._runner.max_step_tokens]
+                every = np.arange(len(part), dtype=np.int32)
+                end = begin + len(part)
+                self._runner.step(
+                    part, every + np.int32(begin), np.zeros_like(part), table, every, logits[begin:end]
+                )
+        return logits
+
+    def hidden_states(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """Last hidden states of each text, float32 [T, H].  Several texts share a step where they fit one.
+
+        Raises ValueError for a text longer than a step: an encoder's token sees the whole text at once.
+        """
+        states: list[NDArray[np.float32]] = []
+        limit = self._runner.max_step_tokens
+        group: list[NDArray[np.int64]] = []
+        for text in texts:
+            ids = self._check_ids("a text", text)
+            if len(ids) > limit:
+                raise ValueError(f"a text has {len(ids)} tokens, and {limit} fit one step")
+            if sum(map(len, group)) + len(ids) > limit:
+                states += self._group_states(group)
+                group = []
+            group.append(ids)
+        return states + (self._group_states(group) if group else [])
+
+    def _group_states(self, group: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        counts = [blocks_for(len(ids), self._runner.block_size) for ids in group]
+        lengths = [len(ids) for ids in group]
+        total = sum(lengths)
+        out = np.empty((total, self._runner.hidden_size), np.float32)
+        with self.borrow(sum(counts)) as blocks:
+            tables = np.zeros((len(group), max(counts)), np.int32)
+            for row, (count, end) in enumerate(zip(counts, np.cumsum(counts), strict=True)):
+                tables[row, :count] = blocks[end - count : end]
+            self._runner.hidden(
+                np.concatenate(group).astype(np.int32),
+                np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+                np.repeat(np.arange(len(group), dtype=np.int32), lengths),
+                tables,
+                np.arange(total, dtype=np.int32),
+                out,
+            )
+        return np.split(out, np.cumsum(lengths)[:-1])

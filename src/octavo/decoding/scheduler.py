@@ -1,0 +1,247 @@
+"""Which new tokens run in the next step: continuous batching over a paged KV cache.
+
+A sequence has tokens, and a number of them whose keys and values are in the cache.  What is not there yet is to be
+run: one token of a generation, a chunk of a prompt, or everything again after a preemption.  There is no other
+difference between prompt and generation (Yu et al. 2022, Orca; Agrawal et al. 2023, Sarathi: chunked prefills).
+
+Sequences stand in order of arrival; the first `running` of them hold blocks and a row of the block tables, the rest
+wait.  Generations go first in a step, prompts share what is left of its tokens.  When blocks run out, the youngest
+running sequence gives its own back and waits: the oldest always gets on, so every sequence ends.
+
+S: rows of the block tables, B: blocks of the pool, T: new tokens of a step, R: outputs of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.decoding.kv_cache import BlockAllocator, blocks_for
+from octavo.decoding.runner import Runner
+from octavo.decoding.sampling import SamplingOptions
+
+FinishReason = Literal["length", "stop", "cancelled"]
+
+
+@dataclass(slots=True, eq=False)
+class TokenSequence:
+    """A prompt and what was generated after it.
+
+    ids: int32, prompt and generated tokens, with room for all that may come.  length: how many there are.
+    cached: how many have keys and values in the cache.  row: of the block tables, -1 while it waits.
+    error: why it ended without a token, for its owner.  abandoned: nobody can ask for its tokens any more.
+    submitted, started, first_token, last_token: times in seconds; 0 before.
+    """
+
+    ids: NDArray[np.int32]
+    prompt_length: int
+    options: SamplingOptions
+    seed: int
+    end_ids: Collection[int]
+    submitted: float
+    length: int
+    cached: int = 0
+    row: int = -1
+    blocks: list[int] = field(default_factory=list)
+    generated: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    error: Exception | None = None
+    abandoned: bool = False
+    started: float = 0.0
+    first_token: float = 0.0
+    last_token: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it gets no more tokens."""
+        return self.finish_reason is not None or self.error is not None
+
+    def recent(self) -> NDArray[np.int32]:
+        """The tokens that penalties count, none where there are no penalties."""
+        if not self.options.has_penalties:
+            return self.ids[:0]
+        window = self.options.penalty_window
+        return self.ids[0 if window < 0 else max(0, self.length - window) : self.length]
+
+    def append(self, token: int, now: float) -> None:
+        """Commit a token that was drawn."""
+        if not self.generated:
+            self.first_token = now
+        self.last_token = now
+        self.ids[self.length] = token
+        self.length += 1
+        self.generated.append(token)
+        if token in self.end_ids:
+            self.finish_reason = "stop"
+        elif self.length == len(self.ids):
+            self.finish_reason = "length"
+
+
+class Step:
+    """The arrays of one step, made once and filled again for each.
+
+    participants: sequences of the step and how many new tokens of each run, in the order of the arrays.
+    drawing: those of them that get a token, one for each output.
+    """
+
+    def __init__(self, max_tokens: int, max_outputs: int) -> None:
+        self.tokens = np.zeros(max_tokens, np.int32)
+        self.positions = np.zeros(max_tokens, np.int32)
+        self.rows = np.zeros(max_tokens, np.int32)
+        self.outputs = np.zeros(max_outputs, np.int32)
+        self.token_count = 0
+        self.participants: list[tuple[TokenSequence, int]] = []
+        self.drawing: list[TokenSequence] = []
+
+    def clear(self) -> None:
+        self.token_count = 0
+        self.participants = []
+        self.drawing = []
+
+    def add(self, sequence: TokenSequence, count: int) -> None:
+        """The next `count` tokens of a sequence."""
+        begin, cached = self.token_count, sequence.cached
+        end = begin + count
+        if count == 1:
+            self.tokens[begin] = sequence.ids[cached]
+            self.positions[begin] = cached
+            self.rows[begin] = sequence.row
+        else:
+            self.tokens[begin:end] = sequence.ids[cached : cached + count]
+            self.positions[begin:end] = np.arange(cached, cached + count, dtype=np.int32)
+            self.rows[begin:end] = sequence.row
+        if cached + count == sequence.length:
+            self.outputs[len(self.drawing)] = end - 1
+            self.drawing.append(sequence)
+        self.participants.append((sequence, count))
+        self.token_count = end
+
+
+class Scheduler:
+    """Chooses the tokens of each step and keeps the block tables.  Its caller sees to it that one thread is inside.
+
+    After an exception in the middle of anything here or of a step, `restart` makes the state whole again: the tokens
+    of the sequences are the truth, and whatever the cache holds is computed anew.
+    """
+
+    def __init__(self, runner: Runner, max_sequences: int) -> None:
+        if max_sequences < 1:
+            raise ValueError(f"max_sequences: {max_sequences}, and it must be at least 1")
+        self.block_size = runner.block_size
+        self.max_step_tokens = runner.max_step_tokens
+        self.max_sequences = min(max_sequences, runner.max_step_tokens)
+        self.allocator = BlockAllocator(runner.block_count)
+        self.block_tables = np.zeros((self.max_sequences, runner.block_count), np.int32)
+        self.sequences: list[TokenSequence] = []
+        self.running = 0
+        self._free_rows = list(range(self.max_sequences - 1, -1, -1))
+        self._step = Step(self.max_step_tokens, self.max_sequences)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that one sequence can have in the cache when it has all blocks."""
+        return self.allocator.block_count * self.block_size
+
+    def add(self, sequence: TokenSequence) -> None:
+        """Let a sequence wait for its turn; it fits the capacity."""
+        self.sequences.append(sequence)
+
+    def next_step(self, now: float) -> Step:
+        """The next step's tokens, at the time `now`; at least one where any sequence is unfinished."""
+        self._drop_finished()
+        self._grow_generations()
+        self._admit(now)
+        step = self._step
+        step.clear()
+        chunks: list[TokenSequence] = []
+        for sequence in self.sequences[: self.running]:
+            if sequence.length - sequence.cached == 1:
+                step.add(sequence, 1)
+            else:
+                chunks.append(sequence)
+        for sequence in chunks:
+            room = self.max_step_tokens - step.token_count
+            if room == 0:
+                break
+            step.add(sequence, min(room, sequence.length - sequence.cached))
+        return step
+
+    def commit(self, step: Step, tokens: Sequence[int], now: float) -> None:
+        """The step is done: its tokens are in the cache, and `tokens` were drawn.  None is taken for the finished."""
+        for sequence, count in step.participants:
+            sequence.cached += count
+        for sequence, token in zip(step.drawing, tokens, strict=True):
+            if not sequence.ended:
+                sequence.append(token, now)
+
+    def restart(self) -> None:
+        """Trust nothing but the sequences' tokens: all wait, and all blocks are free."""
+        self.allocator.reset()
+        self._free_rows = list(range(self.max_sequences - 1, -1, -1))
+        self.running = 0
+        for sequence in self.sequences:
+            sequence.blocks, sequence.row, sequence.cached = [], -1, 0
+
+    def take_blocks(self, count: int) -> list[int]:
+        """Blocks for a use outside of the sequences; running ones give theirs up where needed."""
+        self._drop_finished()
+        while self.allocator.free_count < count and self.running:
+            self._preempt_youngest()
+        return self.allocator.allocate(count)
+
+    def _drop_finished(self) -> None:
+        unfinished = [sequence for sequence in self.sequences if not (sequence.ended or sequence.abandoned)]
+        if len(unfinished) == len(self.sequences):
+            return
+        kept = set(map(id, unfinished))
+        for sequence in self.sequences[: self.running]:
+            if id(sequence) not in kept:
+                self._take_back(sequence)
+        self.running = sum(sequence.row >= 0 for sequence in unfinished)
+        self.sequences = unfinished
+
+    def _grow_generations(self) -> None:
+        """A block more for each sequence whose next token has no place, the oldest first."""
+        index = 0
+        while index < self.running:
+            sequence = self.sequences[index]
+            missing = blocks_for(sequence.length, self.block_size) - len(sequence.blocks)
+            while missing > self.allocator.free_count and index < self.running:
+                self._preempt_youngest()
+            if missing > 0 and index < self.running:
+                self._give(sequence, missing)
+            index += 1
+
+    def _admit(self, now: float) -> None:
+        """Waiting sequences in order of arrival, each with blocks for all of its tokens."""
+        while self.running < len(self.sequences) and self._free_rows:
+            sequence = self.sequences[self.running]
+            needed = blocks_for(sequence.length, self.block_size)
+            # One block more than a newcomer needs stays free for those who run, so that it is not sent away again at
+            # the next token.
+            if self.allocator.free_count < needed + (1 if self.running else 0):
+                return
+            sequence.row = self._free_rows.pop()
+            sequence.started = sequence.started or now
+            self._give(sequence, needed)
+            self.running += 1
+
+    def _give(self, sequence: TokenSequence, count: int) -> None:
+        blocks = self.allocator.allocate(count)
+        begin = len(sequence.blocks)
+        self.block_tables[sequence.row, begin : begin + count] = blocks
+        sequence.blocks += blocks
+
+    def _preempt_youngest(self) -> None:
+        sequence = self.sequences[self.running - 1]
+        self.running -= 1
+        self._take_back(sequence)
+
+    def _take_back(self, sequence: TokenSequence) -> None:
+        self.allocator.release(sequence.blocks)
+        self._free_rows.append(sequence.row)
+        sequence.blocks, sequence.row, sequence.cached = [], -1, 0
