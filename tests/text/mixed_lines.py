@@ -1,4 +1,4 @@
-"""Seeded lines of everything that tokenizers disagree on: prose, code, numbers, white space, scripts, noise."""
+"""Seeded lines of all that tokenizers disagree on: prose, code, numbers, white space, scripts, noise."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 _WORDS = (
     "the of and to in a is that it was for on are as with his they at be this from I have or by one had not "
-    "Paris London tokenization unbelievable don't we'll I'm they've she'd you're IT'S CAN'T naive café Zürich "
-    "Ångström cooperate state-of-the-art e.g. i.e. U.S.A. co-op o'clock HTTPServer camelCase snake_case"
+    "Paris London tokenization unbelievable don't we'll I'm they've she'd you're IT'S CAN'T naive "
+    "café Zürich Ångström cooperate state-of-the-art e.g. i.e. U.S.A. co-op o'clock HTTPServer camelCase "
+    "snake_case"
 ).split()
 _SCRIPTS = (
     "日本語のテキストを分割する",
@@ -31,17 +32,33 @@ _CODE = (
     "for (int i = 0; i < 10; ++i) { a[i] += b[i] * 3.14e-5f; }",
     '{"key": [1, 2.5, -3e10, null, true], "nested": {"a": "\\u00e9\\n"}}',
     "SELECT * FROM users WHERE id != 42 AND name LIKE '%o''brien%';",
-    "\t\tif err != nil {\n\t\t\treturn nil, fmt.Errorf(\"x: %w\", err)\n\t\t}",
-    "<div class=\"a b\"><h1>T</h1><b>x</b><!-- c --></div></s><<b>></table >",
-    "$ rm -rf /tmp/*.log && echo \"done\" || exit 1 # comment",
+    '\t\tif err != nil {\n\t\t\treturn nil, fmt.Errorf("x: %w", err)\n\t\t}',
+    '<div class="a b"><h1>T</h1><b>x</b><!-- c --></div></s><<b>></table >',
+    '$ rm -rf /tmp/*.log && echo "done" || exit 1 # comment',
     "\\begin{equation} \\sum_{i=1}^{n} x_i^2 = \\alpha \\end{equation}",
     "0x1F 1_000_000 3.14159 1,234,567.89 ½ ² ٣٤ Ⅷ 2024-01-01T12:34:56Z +1 (555) 010-9999",
 )
 _SPECIAL = (
     "<|im_start|>user <|im_end|> <|endoftext|> <s> </s> <unk> [CLS] [SEP] [MASK] <bos> <eos> <start_of_turn> "
-    "<end_of_turn> <|eot_id|> <0x41> <tool_call> </tool_call> [multimodal] <|fim_prefix|> <unused7> \u2581 \u2581\u2581"
+    "<end_of_turn> <|eot_id|> <0x41> <tool_call> </tool_call> [multimodal] <|fim_prefix|> "
+    "<unused7> \u2581 \u2581\u2581"
 ).split(" ")
-_SPACES = (" ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", " \n", "\n ", "\u00a0", "\u3000", "\u200b", "\x0b", "\x85")
+_SPACES = (
+    " ",
+    "  ",
+    "   ",
+    "\t",
+    "\n",
+    "\n\n",
+    "\r\n",
+    " \n",
+    "\n ",
+    "\u00a0",
+    "\u3000",
+    "\u200b",
+    "\x0b",
+    "\x85",
+)
 
 
 def mixed_lines(count: int, seed: int = 20240) -> Iterator[str]:
@@ -91,7 +108,14 @@ def _special(source: random.Random) -> str:
 
 
 def _noise(source: random.Random) -> str:
-    planes = ((0x20, 0x7F), (0xA0, 0x250), (0x300, 0x370), (0x370, 0x2100), (0x2100, 0xD800), (0xE000, 0x11000))
+    planes = (
+        (0x20, 0x7F),
+        (0xA0, 0x250),
+        (0x300, 0x370),
+        (0x370, 0x2100),
+        (0x2100, 0xD800),
+        (0xE000, 0x11000),
+    )
     return "".join(chr(source.randrange(*source.choice(planes))) for _ in range(source.randint(1, 30)))
 
 

@@ -1,4 +1,4 @@
-"""A SentencePiece model file from GGUF metadata, for the original library to read (sentencepiece_model.proto)."""
+"""A SentencePiece model (sentencepiece_model.proto) from GGUF metadata, for the original library to read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ def sentencepiece_model(metadata: Mapping[str, Any], *, dummy_prefix: bool) -> b
         for text, score, kind in zip(tokens, scores, types, strict=True)
     )
     trainer = _integer(3, _BPE) + _integer(4, len(tokens)) + _integer(35, 1)
-    for name, id_field, piece_field in (("unknown", 40, 45), ("bos", 41, 46), ("eos", 42, 47), ("padding", 43, 48)):
+    for name, id_field, piece_field in (
+        ("unknown", 40, 45),
+        ("bos", 41, 46),
+        ("eos", 42, 47),
+        ("padding", 43, 48),
+    ):
         id = metadata.get(f"tokenizer.ggml.{name}_token_id")
         if id is not None:
             trainer += _integer(id_field, int(id)) + _bytes(piece_field, tokens[int(id)].encode())

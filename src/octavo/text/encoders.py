@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 from octavo.errors import FormatError
 from octavo.text.merging import WordCache, merge
 from octavo.text.pretokenizers import PreTokenizer
 from octavo.text.vocabulary import SPACE_MARK, byte_alphabet
 
-if TYPE_CHECKING:
-    import tokenizers
-
-# Above this many characters, byte-level BPE goes to the `tokenizers` library (see merging.py).
-_LIBRARY_LENGTH = 16_384
+_CHUNK = 16_384
+_SAFE_CUT = re.compile("[A-Za-z](?= )")
 
 
 class Encoder(Protocol):
@@ -32,17 +28,16 @@ class Encoder(Protocol):
 class ByteLevelEncoder:
     """Byte-level BPE (Radford et al., 2019): cut, spell the bytes, merge within each cut."""
 
-    def __init__(self, ids: dict[str, int], merges: Sequence[str], cuts: PreTokenizer) -> None:
+    def __init__(self, ids: Mapping[str, int], merges: Sequence[str], cuts: PreTokenizer) -> None:
         self._ids = ids
-        self._merges = merges
-        self._ranks: dict[str, int] = dict(zip(merges, range(len(merges)), strict=True))
+        self._ranks = dict(zip(merges, range(len(merges)), strict=True))
         self._cuts = cuts
         self._cutter = cuts.build()
         # SmolLM2 has no token for some bytes that UTF-8 seldom uses; its own tokenizer drops them, so do we.
-        self._missing = {ord(character): None for character in byte_alphabet().values() if character not in ids}
+        self._missing = {
+            ord(character): None for character in byte_alphabet().values() if character not in ids
+        }
         self._words = WordCache(self._encode_word)
-        self._library: tokenizers.Tokenizer | None = None
-        self._lock = threading.Lock()
 
     def escape(self, text: str) -> str:
         return text
@@ -52,11 +47,10 @@ class ByteLevelEncoder:
             from tokenizers import normalizers
 
             text = normalizers.NFC().normalize_str(text)
-        if len(text) > _LIBRARY_LENGTH:
-            return self._build_library().encode(text, add_special_tokens=False).ids
         ids: list[int] = []
-        for word, _ in self._cutter.pre_tokenize_str(text):
-            ids += self._words.ids(word)
+        for chunk in _chunks(text):
+            for word, _ in self._cutter.pre_tokenize_str(chunk):
+                ids += self._words.ids(word)
         return ids
 
     def _rank(self, left: str, right: str) -> int | None:
@@ -70,21 +64,14 @@ class ByteLevelEncoder:
         except KeyError as error:
             raise FormatError(f"tokenizer.ggml.merges makes {error}, not in tokenizer.ggml.tokens") from None
 
-    def _build_library(self) -> tokenizers.Tokenizer:
-        with self._lock:
-            if self._library is None:
-                from tokenizers import Tokenizer, models
 
-                pairs = [tuple(pair.split(" ", 1)) for pair in self._merges]
-                try:
-                    model = models.BPE(
-                        vocab=self._ids, merges=pairs, ignore_merges=self._cuts.ignore_merges
-                    )
-                except Exception as error:  # the library raises bare Exception
-                    raise FormatError(f"tokenizer.ggml.merges does not fit its tokens: {error}") from error
-                self._library = Tokenizer(model)
-                self._library.pre_tokenizer = self._cuts.build()
-        return self._library
+def _chunks(text: str) -> Iterator[str]:
+    """Parts of a long text, to bound the list of cuts: every family cuts between a letter and a space."""
+    begin = 0
+    while len(text) - begin > 2 * _CHUNK and (found := _SAFE_CUT.search(text, begin + _CHUNK)):
+        yield text[begin : found.end()]
+        begin = found.end()
+    yield text[begin:]
 
 
 class SentencePieceEncoder:
@@ -143,8 +130,11 @@ class SentencePieceEncoder:
 
 
 def _word_boundary(ids: Mapping[str, int]) -> re.Pattern[str]:
-    """Where text may be cut without changing the result: before a space mark, after a character that no token
-    has before a space mark.  (Gemma has one token with ">" there; SentencePiece makes no others by default.)"""
+    """Where text may be cut without changing the result.
+
+    Before a space mark, after a character that no token has before one.  (Gemma has one token with ">" there;
+    SentencePiece makes none by default.)
+    """
     separator = "\ud800"  # a lone surrogate is in no token
     joined = separator.join(ids)
     before = set(re.findall(f"([^{separator}{SPACE_MARK}]){SPACE_MARK}", joined))
@@ -153,7 +143,7 @@ def _word_boundary(ids: Mapping[str, int]) -> re.Pattern[str]:
 
 
 class WordPieceEncoder:
-    """BERT's tokenizer by the `tokenizers` library: clean, cut at spaces and punctuation, longest match first."""
+    """BERT's tokenizer by the `tokenizers` library: clean, cut at spaces and punctuation, longest first."""
 
     def __init__(self, ids: Mapping[str, int], *, unknown: str, lowercase: bool) -> None:
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -170,4 +160,3 @@ class WordPieceEncoder:
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         return ids
-

@@ -103,14 +103,10 @@ class _Reader:
             prefix=prefix,
             suffix=suffix,
             strip_first_space=self.model == "bert" or (self.model == "llama" and self._space_prefix()),
-            names={
-                name: self.tokens[id] for key, name in _NAMES.items() if (id := named[key]) is not None
-            },
+            names={name: self.tokens[id] for key, name in _NAMES.items() if (id := named[key]) is not None},
         )
 
-    def _frame(
-        self, named: Mapping[str, int | None]
-    ) -> tuple[tuple[int, ...], tuple[int, ...], int | None]:
+    def _frame(self, named: Mapping[str, int | None]) -> tuple[tuple[int, ...], tuple[int, ...], int | None]:
         """Ids before and after a text encoded with special tokens, and the beginning token."""
         beginning, end = named["bos"], named["eos"]
         if self.model == "bert":
@@ -217,7 +213,9 @@ class _Reader:
     def _flag(self, name: str, default: bool) -> bool:
         value = self._metadata.get(f"tokenizer.ggml.{name}", default)
         if not isinstance(value, (bool, np.bool_)):
-            raise FormatError(f"the GGUF field tokenizer.ggml.{name} must be true or false, not {value!r:.80}")
+            raise FormatError(
+                f"the GGUF field tokenizer.ggml.{name} must be true or false, not {value!r:.80}"
+            )
         return bool(value)
 
     def _id(self, name: str) -> int | None:

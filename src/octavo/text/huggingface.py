@@ -19,7 +19,7 @@ _NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_
 
 
 class LibraryEncoder:
-    """The library finds the special tokens itself; whether it does is a state of its object, hence the lock."""
+    """The library finds special tokens itself; whether it does is a state of its object, hence the lock."""
 
     def __init__(self, library: tokenizers.Tokenizer) -> None:
         self._library = library
@@ -32,9 +32,7 @@ class LibraryEncoder:
         return ids
 
 
-def read_tokenizer_file(
-    path: Path, config: Mapping[str, object] | None
-) -> tuple[Vocabulary, LibraryEncoder]:
+def read_tokenizer_file(path: Path, config: Mapping[str, object] | None) -> tuple[Vocabulary, LibraryEncoder]:
     """The vocabulary and encoder of a tokenizer.json; see Tokenizer.from_file."""
     library = _load(path)
     if config is None:
@@ -48,7 +46,7 @@ def read_tokenizer_file(
         tokens[id] = text
     added = library.get_added_tokens_decoder()
     control = {token.content: id for id, token in added.items() if token.special}
-    names = {name: text for name in _NAMES if (text := _token_text(config.get(name))) is not None}
+    names = {name: token for name in _NAMES if (token := _token_text(config.get(name))) is not None}
     ids = {name: texts.get(text) for name, text in names.items()}
     prefix, suffix = _frame(library, config, ids)
     spelling, strip_first_space = _spelling(library)

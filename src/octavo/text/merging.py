@@ -1,14 +1,15 @@
 """Greedy merging of neighbours, best rank first: the loop of BPE (Sennrich et al., 2016, arXiv:1508.07909)
 and of SentencePiece's BPE (Kudo and Richardson, 2018, arXiv:1808.06226).
 
-This is plain Python because it is ready as soon as the vocabulary is a dict: the `tokenizers` library needs
-50 ms for 49k tokens and 200 ms for 152k to build its own tables.  For long byte-level texts the library is
-faster and takes over; both are compared in tests/text.
+This is plain Python because it is ready as soon as the vocabulary is a dict, in a third of the time that the
+`tokenizers` library needs to build its tables; with the cache of words it is no slower on text.  The tests
+compare it with that library and with SentencePiece.
 """
 
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections.abc import Callable
 
 # Words repeat (Zipf), so most of a text is answered from the cache; very long "words" are not worth keeping.
@@ -25,11 +26,11 @@ def merge(word: str, rank: Rank) -> list[str]:
     """
     symbols = list(word)
     count = len(symbols)
-    following = list(range(1, count + 1))
-    preceding = list(range(-1, count - 1))
+    following = array("q", range(1, count + 1))
+    preceding = array("q", range(-1, count - 1))
     candidates: list[int] = []
     # The candidate that starts at each position; another one found in the heap has been overtaken by a merge.
-    current = [-1] * count
+    current: list[int] = [-1] * count
 
     def propose(position: int, left: str, right: str) -> None:
         value = rank(left, right)

@@ -112,6 +112,6 @@ def pretokenizer(name: str) -> PreTokenizer:
         return _BY_NAME[name]
     except KeyError:
         raise UnsupportedError(
-            f"the GGUF field tokenizer.ggml.pre names the pre-tokenizer {name!r}, which octavo does not have; "
-            f"it has: {', '.join(sorted(_BY_NAME))}"
+            f"the GGUF field tokenizer.ggml.pre names the pre-tokenizer {name!r}, which octavo does not "
+            f"have; it has: {', '.join(sorted(_BY_NAME))}"
         ) from None

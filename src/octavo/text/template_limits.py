@@ -1,8 +1,8 @@
 """What one rendering of a chat template may use: steps, memory, processor time, depth.
 
-A template comes with a model file, so it is untrusted code.  Jinja's sandbox keeps it from Python's objects but
-not from work: nested loops, `"a" * 10**9`, strings that double.  Every loop round, call, operator and result
-is charged here (template_sandbox.py does the charging) and a template that runs over gets TemplateError.
+A template comes with a model file, so it is untrusted code.  Jinja's sandbox keeps it from Python's objects
+but not from work: nested loops, `"a" * 10**9`, strings that double.  Every loop round, call, operator and
+result is charged here (template_sandbox.py does the charging); a template that runs over gets TemplateError.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _Value = TypeVar("_Value")
 class TemplateLimits:
     """Limits of one rendering, for small conversations; they grow with the size of the messages.
 
-    source: characters of the template.  steps: loop rounds, calls, elements looked at.  bytes: all strings and
-    collections that it makes, added up.  items: length of one list.  seconds: of this thread's processor time.
-    input_characters, input_values: size of messages and variables.
+    source, nodes: characters of the template, and parts of its syntax tree.  steps: loop rounds, calls,
+    elements looked at.  bytes: all strings and collections it makes, added up.  items: length of one
+    collection.  seconds: of this thread's processor time.  input_characters, input_values: size of messages and variables.
     """
 
     source: int = 131_072
-    nodes: int = 20_000
+    nodes: int = 12_000
     steps: int = 300_000
     bytes: int = 48 << 20
     items: int = 100_000

@@ -1,8 +1,8 @@
 """Jinja's immutable sandbox, narrowed to what chat templates need and charged for all work.
 
-The template's syntax tree is rewritten before it is compiled: loops, list literals, comparisons, string building
-and plain text go through the budget, so nothing that a template repeats is free.  Names of the inner filters
-hold a space, which no template can write.
+The template's syntax tree is rewritten before it is compiled: loops, list literals, comparisons, string
+building and plain text go through the budget, so nothing that a template repeats is free.  Names of the inner
+filters hold a space, which no template can write.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import nodes, pass_context
 from jinja2.ext import Extension, loopcontrols
@@ -104,16 +104,15 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         return self.undefined(obj=obj, name=attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """obj[argument], an attribute if there is no such item, as in Jinja; slices are charged."""
+        """obj[argument], an attribute if there is no such item, as in Jinja."""
         if isinstance(argument, tuple):
             self.budget.weigh(argument)
         try:
-            value = obj[argument]
+            return obj[argument]
         except (AttributeError, TypeError, LookupError):
             if isinstance(argument, str):
                 return self.getattr(obj, argument)
             return self.undefined(obj=obj, name=argument)
-        return self.budget.made(value) if isinstance(argument, slice) else value
 
     def _is_allowed(self, obj: Any, attribute: str) -> bool:
         if isinstance(obj, LoopContext):
@@ -154,7 +153,8 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         elif operator == "*":
             for one, other in ((left, right), (right, left)):
                 if isinstance(one, (str, list, tuple)) and isinstance(other, int):
-                    budget.allocate(sys.getsizeof(one) * max(other, 0))
+                    item = sys.getsizeof(one) - sys.getsizeof(type(one)())
+                    budget.allocate(max(item, 0) * max(other, 0))
         elif operator == "%" and isinstance(left, str):
             return budget.made(values.percent_format(budget, left, right))
         elif operator == "**" and not -_MAX_EXPONENT <= right <= _MAX_EXPONENT:
@@ -196,14 +196,14 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
 
 
 class _Metering(NodeTransformer):
-    """Sends what repeats or grows through the budget."""
+    """Sends what repeats or grows through the budget.  Jinja finds the methods by the names of its nodes."""
 
-    def visit_For(self, node: nodes.For) -> nodes.Node:
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         node.iter = _through(_COUNT, node.iter)
         return node
 
-    def visit_Output(self, node: nodes.Output) -> nodes.Node:
+    def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         node.nodes = [
             nodes.Const(child.data, lineno=child.lineno) if isinstance(child, nodes.TemplateData) else child
@@ -211,29 +211,33 @@ class _Metering(NodeTransformer):
         ]
         return node
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return _through(_JOIN, nodes.List(node.nodes, lineno=node.lineno))
 
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         node.expr = _through(_WEIGH, node.expr)
         for operand in node.ops:
             operand.expr = _through(_WEIGH, operand.expr)
         return node
 
-    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         node.key = _through(_WEIGH, node.key)  # hashing a tuple of tuples is work too
         return node
 
-    def visit_List(self, node: nodes.List) -> nodes.Node:
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _through(_MAKE, node) if isinstance(node.arg, nodes.Slice) else node
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return _through(_MAKE, node)
 
     visit_Dict = visit_List  # noqa: N815
 
-    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return _through(_MAKE, node) if node.ctx == "load" else node
 
@@ -243,7 +247,7 @@ class _Metering(NodeTransformer):
     visit_Include = visit_Import = visit_FromImport = visit_Extends = visit_Block = _refuse  # noqa: N815
 
 
-def _through(name: str, node: nodes.Expr) -> nodes.Expr:
+def _through(name: str, node: nodes.Node) -> nodes.Expr:
     if isinstance(node, nodes.Const):
         return node
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+    return nodes.Filter(cast(nodes.Expr, node), name, [], [], None, None, lineno=node.lineno)

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from octavo.errors import TemplateError
 from octavo.text.template_limits import RenderBudget
@@ -26,10 +26,11 @@ _MAX_INDENT = 64
 # A width of three digits, a width taken from an argument, or a format inside a format.
 _WIDE_FORMAT = re.compile(r"%[^A-Za-z%]*(?:\d{3}|\*)|\{[^{}]*(?:\d{3}|\{)")
 _WIDE_DATE = re.compile(r"%[^A-Za-z%]*\d")
+_LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 STRING_METHODS = frozenset(
-    "capitalize casefold count endswith find index isalnum isalpha isdecimal isdigit islower isnumeric isspace "
-    "istitle isupper lower partition removeprefix removesuffix startswith swapcase title upper".split()
+    "capitalize casefold count endswith find index isalnum isalpha isdecimal isdigit islower isnumeric "
+    "isspace istitle isupper lower partition removeprefix removesuffix startswith swapcase title upper".split()
 )
 _BOUNDED_PATTERN = frozenset(("strip", "lstrip", "rstrip", "rsplit", "rpartition", "rfind", "rindex"))
 COLLECTION_METHODS: Mapping[type, frozenset[str]] = {
@@ -93,7 +94,7 @@ def split(budget: RenderBudget, method: Callable[..., list[str]], *arguments: An
 
 def _split_lines(budget: RenderBudget, text: str, keepends: bool) -> list[str]:
     budget.allocate(len(text))
-    if len(text) > budget.items and len(re.findall(r"[\n-\r\x1c-\x1e\x85\u2028\u2029]", text)) > budget.items:
+    if sum(map(text.count, _LINE_ENDS)) > budget.items:
         raise TemplateError("the chat template splits text into too many lines")
     return text.splitlines(keepends)
 
@@ -121,7 +122,7 @@ def format_text(
 def percent_format(budget: RenderBudget, text: str, values: Any) -> str:
     """The % operator on a string."""
     _check_format(budget, text, "%", [values])
-    return text % values
+    return str(text % values)
 
 
 def _check_format(budget: RenderBudget, text: str, mark: str, values: Sequence[object]) -> None:
@@ -295,11 +296,12 @@ def tests(environment: TemplateEnvironment) -> dict[str, Callable[..., bool]]:
         return apply
 
     free = (
-        "defined undefined none string number integer float boolean true false mapping sequence iterable callable "
-        "sameas odd even divisibleby"
+        "defined undefined none string number integer float boolean true false mapping sequence iterable "
+        "callable sameas odd even divisibleby"
     ).split()
     compared = "eq == equalto ne != lt < lessthan le <= gt > greaterthan ge >= in lower upper".split()
-    return {name: TESTS[name] for name in free} | {name: weighed(TESTS[name]) for name in compared}
+    known = cast("Mapping[str, Callable[..., Any]]", TESTS)
+    return {name: known[name] for name in free} | {name: weighed(known[name]) for name in compared}
 
 
 def _attributes(environment: TemplateEnvironment, values: Any, attribute: str | int | None) -> Any:
@@ -335,7 +337,7 @@ def _round(value: float, precision: int = 0, method: str = "common") -> float:
 
 
 def _sum(budget: RenderBudget, values: Iterable[Any], start: Any) -> int | float:
-    total = start
+    total: int | float = start
     for value in budget.counted(values):
         if not isinstance(value, (int, float)) or not isinstance(total, (int, float)):
             raise TemplateError("the chat template sums what are not numbers")

@@ -26,7 +26,9 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 _MAX_DEPTH = 64
-_RESERVED = frozenset(("messages", "tools", "documents", "add_generation_prompt", "chat_template", "tokenize"))
+_RESERVED = frozenset(
+    ("messages", "tools", "documents", "add_generation_prompt", "chat_template", "tokenize")
+)
 
 
 class ChatTemplate:
@@ -103,11 +105,11 @@ class ChatTemplate:
             line = _line(error.__traceback__, template)
             raise TemplateError(f"the chat template failed{line}: {error!s:.300}") from error
         finally:
-            environment.budget = None  # type: ignore[assignment]
+            environment.budget = None
 
 
 class _PlainCopier:
-    """Copies JSON-like values, so that a template sees no other objects and changes none; counts what it copies."""
+    """Copies JSON-like values, so that a template sees no other objects and changes none; counts them."""
 
     def __init__(self, limits: TemplateLimits) -> None:
         self._limits = limits

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 SPACE_MARK = "\u2581"  # SentencePiece writes a space as this character
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
-# Control tokens that end a turn or a text in the families that octavo runs, whatever the file's metadata says;
-# the list follows llama.cpp (src/llama-vocab.cpp), which also stops at the marks of fill-in-the-middle files.
+# Control tokens that end a turn or a text, whatever the file's metadata says; the list follows llama.cpp
+# (src/llama-vocab.cpp), which also stops at the marks of fill-in-the-middle files.
 END_TEXTS = frozenset(
     "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> "
     "<|end_of_text|> <|eom_id|> <EOT> _<EOT> [EOT] [EOS] </s> <eos> <end_of_utterance> <turn|> "
@@ -30,7 +30,7 @@ class Spelling(enum.Enum):
 
 
 def byte_alphabet() -> dict[int, str]:
-    """GPT-2's characters for the 256 bytes: printable Latin-1 stands for itself, the rest follows at U+0100."""
+    """GPT-2's characters for the 256 bytes: printable Latin-1 is itself, the rest follows at U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     alphabet = {byte: chr(byte) for byte in printable}
     for byte in range(256):
@@ -62,7 +62,7 @@ class Vocabulary:
     names: Mapping[str, str] = field(default_factory=dict)
 
     def bytes_of(self, id: int) -> bytes:
-        """The bytes of a token, special or not.  Ids past the vocabulary (padded logits) stand for nothing."""
+        """The bytes of a token, special or not.  Ids past the vocabulary (padded logits) have none."""
         if id < 0:
             raise ValueError(f"a token id cannot be negative: {id}")
         if id >= len(self.tokens):
