@@ -27,8 +27,8 @@ check: $(VENV)/installed $(VENV)/dev ## format, lint, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed ## how fast this machine runs the default model, beside how fast it could
-	$(BIN)/octavo bench smollm2-135m
+bench: $(VENV)/installed $(VENV)/bench ## measure octavo beside its peers, in one run (results: benchmarks/results)
+	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/installed $(VENV)/dev ## check that the documents say what is true (links, commands, map of files)
 	$(BIN)/python -m pytest -q tests/house/test_documents.py
@@ -69,6 +69,10 @@ $(VENV)/dependencies: $(VENV)/build-tools pyproject.toml
 
 $(VENV)/dev: $(VENV)/dependencies
 	$(call requirements,["optional-dependencies"]["dev"])
+	@touch $@
+
+$(VENV)/bench: $(VENV)/dependencies
+	$(call requirements,["optional-dependencies"]["bench"])
 	@touch $@
 
 $(VENV)/installed: $(VENV)/dependencies CMakeLists.txt $(SOURCES)
