@@ -75,10 +75,7 @@ octavo::RowOperation embed(int table, const Place& out, bool by_position, int of
   return operation;
 }
 
-}  // namespace
-
-void bind_model(nb::module_& module) {
-  nb::exception<octavo::Cancelled>(module, "Cancelled");
+void bind_machine(nb::module_& module) {
   module.def("isa", [] { return std::string(octavo::choose_kernels("")->name); },
              "The instruction set in use: OCTAVO_ISA, or the best that the machine has.");
   module.def("available_isas", [] {
@@ -96,8 +93,10 @@ void bind_model(nb::module_& module) {
       octavo::dequantize_row(block, bytes.data() + octavo::row_bytes(block, columns) * row, columns,
                              out.data() + row * columns);
   }, "type"_a, "columns"_a, "bytes"_a, "out"_a, "Writes the float32 values of a GGUF tensor's rows to out.");
+}
 
-  nb::class_<Model>(module, "Model")
+void bind_weights(nb::class_<Model>& model) {
+  model
       .def("__init__", [](Model* self, int threads, int max_tokens, const std::string& isa) {
         new (self) Model(octavo::choose_kernels(isa), threads, max_tokens);
       }, "threads"_a, "max_tokens"_a, "isa"_a = "")
@@ -117,7 +116,11 @@ void bind_model(nb::module_& module) {
         require(type == "f16" || type == "int8", "the cache's type must be 'f16' or 'int8'");
         self.cache(layers, heads, key_value_heads, head_width, blocks,
                    type == "f16" ? octavo::CacheType::F16 : octavo::CacheType::I8);
-      }, "layers"_a, "heads"_a, "key_value_heads"_a, "head_width"_a, "blocks"_a, "type"_a)
+      }, "layers"_a, "heads"_a, "key_value_heads"_a, "head_width"_a, "blocks"_a, "type"_a);
+}
+
+void bind_plan(nb::class_<Model>& model) {
+  model
       .def("row", [](Model& self, const std::string& kind, const Place& out, const Place& in, const Place& in2, int weight,
                      int bias, int count, int width, float number) {
         octavo::RowOperation operation{octavo::Operation::Row, row_kind(kind), view(out), view(in), view(in2)};
@@ -159,7 +162,11 @@ void bind_model(nb::module_& module) {
       .def("select_outputs", [](Model& self, const Place& hidden, int size) { self.select_outputs(view(hidden), size); })
       .def("logits", [](Model& self, const Place& input, int columns, int matrix, float softcap) {
         self.add_logits(view(input), columns, matrix, softcap);
-      })
+      });
+}
+
+void bind_running(nb::class_<Model>& model) {
+  model
       .def("finish", &Model::finish, nb::call_guard<nb::gil_scoped_release>())
       .def("step", &step, "tokens"_a, "positions"_a, "rows"_a, "block_tables"_a, "outputs"_a, "logits"_a.none(),
            "hidden"_a.none() = nb::none())
@@ -169,4 +176,15 @@ void bind_model(nb::module_& module) {
       .def_prop_ro("vocabulary_size", &Model::vocabulary_size)
       .def_prop_ro("hidden_size", &Model::hidden_size)
       .def_prop_ro("threads", &Model::threads);
+}
+
+}  // namespace
+
+void bind_model(nb::module_& module) {
+  nb::exception<octavo::Cancelled>(module, "Cancelled");
+  bind_machine(module);
+  nb::class_<Model> model(module, "Model");
+  bind_weights(model);
+  bind_plan(model);
+  bind_running(model);
 }

@@ -37,13 +37,13 @@ struct CacheLayer {
   CacheType type;
   int head_width;
 
-  std::uint8_t* head(std::int32_t block, int head_index) const {
+  OCTAVO_INLINE std::uint8_t* head(std::int32_t block, int head_index) const {
     return data + block_bytes * std::size_t(block) + head_bytes * std::size_t(head_index);
   }
-  std::size_t tile_bytes() const { return std::size_t(head_width) * kBlockTokens * (type == CacheType::F16 ? 2 : 1); }
+  OCTAVO_INLINE std::size_t tile_bytes() const { return std::size_t(head_width) * kBlockTokens * (type == CacheType::F16 ? 2 : 1); }
 };
 
-constexpr std::size_t cache_head_bytes(CacheType type, int head_width) {
+OCTAVO_INLINE constexpr std::size_t cache_head_bytes(CacheType type, int head_width) {
   const std::size_t elements = 2 * std::size_t(head_width) * kBlockTokens;
   return type == CacheType::F16 ? 2 * elements : elements + 2 * kBlockTokens * sizeof(float);
 }
@@ -110,7 +110,7 @@ struct Kernels {
                       const float* value);
 };
 
-constexpr std::size_t attention_scratch(int head_width) {
+OCTAVO_INLINE constexpr std::size_t attention_scratch(int head_width) {
   return std::size_t(kRowTile) * (kSplitTokens + 2 * head_width + 32);
 }
 

@@ -31,6 +31,9 @@
 #include <cstddef>
 #include <cstdint>
 
+// Always inlined: a copy that the linker kept from a file compiled for AVX-512 would stop an older processor.
+#define OCTAVO_INLINE inline __attribute__((always_inline))
+
 namespace octavo {
 
 constexpr int kPanelRows = 16;
@@ -47,10 +50,10 @@ struct PanelFormat {
   std::uint8_t zero = 0;                // what a code of the value 0 is; 128 for U8 and Table
   const std::uint8_t* table = nullptr;  // for Codes::Table: 16 values, each plus 128
 
-  bool is_float() const { return scales == Scales::None; }
+  OCTAVO_INLINE bool is_float() const { return scales == Scales::None; }
 };
 
-constexpr std::size_t code_bytes(Codes codes) {  // of a group of 16 x 32
+OCTAVO_INLINE constexpr std::size_t code_bytes(Codes codes) {  // of a group of 16 x 32
   switch (codes) {
     case Codes::U2: return 128;
     case Codes::U3: return 192;
@@ -66,7 +69,7 @@ constexpr std::size_t code_bytes(Codes codes) {  // of a group of 16 x 32
   return 0;
 }
 
-constexpr std::size_t super_bytes(Scales scales) {  // before the groups of a superblock
+OCTAVO_INLINE constexpr std::size_t super_bytes(Scales scales) {  // before the groups of a superblock
   switch (scales) {
     case Scales::KDM:
     case Scales::KDM16: return 64;
@@ -76,7 +79,7 @@ constexpr std::size_t super_bytes(Scales scales) {  // before the groups of a su
   }
 }
 
-constexpr std::size_t group_scale_bytes(Scales scales) {
+OCTAVO_INLINE constexpr std::size_t group_scale_bytes(Scales scales) {
   switch (scales) {
     case Scales::D:
     case Scales::Bfloat: return 32;
@@ -88,7 +91,7 @@ constexpr std::size_t group_scale_bytes(Scales scales) {
   }
 }
 
-constexpr std::size_t scale_area_bytes(Scales scales, int groups) {
+OCTAVO_INLINE constexpr std::size_t scale_area_bytes(Scales scales, int groups) {
   const std::size_t supers = (groups + kSuperGroups - 1) / kSuperGroups;
   const std::size_t bytes = supers * super_bytes(scales) + groups * group_scale_bytes(scales);
   return (bytes + kLine - 1) / kLine * kLine;
@@ -101,10 +104,10 @@ struct PanelMatrix {
   int columns = 0;
   const std::uint8_t* data = nullptr;
 
-  int panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
-  int groups() const { return (columns + kGroup - 1) / kGroup; }
-  std::size_t scale_bytes() const { return scale_area_bytes(format.scales, groups()); }
-  std::size_t panel_bytes() const {
+  OCTAVO_INLINE int panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
+  OCTAVO_INLINE int groups() const { return (columns + kGroup - 1) / kGroup; }
+  OCTAVO_INLINE std::size_t scale_bytes() const { return scale_area_bytes(format.scales, groups()); }
+  OCTAVO_INLINE std::size_t panel_bytes() const {
     if (format.is_float()) return code_bytes(format.codes) / kGroup * columns;
     return scale_bytes() + code_bytes(format.codes) * groups();
   }
@@ -127,14 +130,14 @@ static_assert(sizeof(QuantizedGroup) == kLine);
 // A tile of `width` tokens is, for each group, QuantizedGroup [2][width]: the tokens' values, and what rounding left of
 // them, quantized again, for the groups whose scale stands out in their token's row (has_rest).  A few groups hold a
 // row's outliers and with them most of its rounding error: see quantize in rows.h.
-constexpr std::size_t record_bytes(int width) { return 2 * sizeof(QuantizedGroup) * width; }
+OCTAVO_INLINE constexpr std::size_t record_bytes(int width) { return 2 * sizeof(QuantizedGroup) * width; }
 
 // How many tokens a tile holds: what the kernels are compiled for.
 constexpr int kTileWidths[] = {1, 2, 4, 6, 8, 12, 16};
 constexpr int kMaxTile = 16;
 
 // The tile width that wastes least for a number of tokens, with as few tiles as can be.
-constexpr int tile_width(int tokens) {
+OCTAVO_INLINE constexpr int tile_width(int tokens) {
   if (tokens <= 0) return 1;
   const int tiles = (tokens + kMaxTile - 1) / kMaxTile;
   const int needed = (tokens + tiles - 1) / tiles;

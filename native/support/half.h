@@ -6,7 +6,7 @@
 
 namespace octavo {
 
-inline float float_from_half(std::uint16_t half) {
+inline __attribute__((always_inline)) float float_from_half(std::uint16_t half) {
   const std::uint32_t sign = std::uint32_t(half & 0x8000u) << 16;
   const std::uint32_t exponent = (half >> 10) & 0x1fu;
   const std::uint32_t mantissa = half & 0x3ffu;
@@ -19,7 +19,7 @@ inline float float_from_half(std::uint16_t half) {
 }
 
 // Round to nearest even, as the hardware conversions do; overflow becomes infinity.
-inline std::uint16_t half_from_float(float value) {
+inline __attribute__((always_inline)) std::uint16_t half_from_float(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const std::uint16_t sign = std::uint16_t((bits >> 16) & 0x8000u);
   const std::uint32_t magnitude = bits & 0x7fffffffu;
@@ -33,9 +33,9 @@ inline std::uint16_t half_from_float(float value) {
   return std::uint16_t(sign | ((magnitude - 0x38000000u + 0xfffu + odd) >> 13));
 }
 
-inline float float_from_bfloat(std::uint16_t value) { return std::bit_cast<float>(std::uint32_t(value) << 16); }
+inline __attribute__((always_inline)) float float_from_bfloat(std::uint16_t value) { return std::bit_cast<float>(std::uint32_t(value) << 16); }
 
-inline std::uint16_t load_u16(const std::uint8_t* bytes) {
+inline __attribute__((always_inline)) std::uint16_t load_u16(const std::uint8_t* bytes) {
   std::uint16_t value;
   std::memcpy(&value, bytes, 2);
   return value;
