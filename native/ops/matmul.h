@@ -139,27 +139,25 @@ inline GroupScale load_scales(const std::uint8_t* super, const std::uint8_t* gro
   return s;
 }
 
-// acc[n] += the group's weights times token n's values.
-template <Codes kind, Scales scales, int zero, int width>
-inline __attribute__((always_inline)) void add_group(const B (&q)[8], const GroupScale& s, const QuantizedGroup* tokens, F (&acc)[width]) {
-OCTAVO_UNROLL
-  for (int n = 0; n < width; ++n) {
-    F value;
-    if constexpr (scales == Scales::KD16 || scales == Scales::KDM16) {
-      const F low = to_float(dots<kind, zero, 0, 4>(q, tokens[n].codes, tokens[n].start_half));
-      const F high = to_float(dots<kind, zero, 4, 8>(q, tokens[n].codes, tokens[n].start_half + 1));
-      value = multiply_add(high, s.d1, low * s.d);
-      if constexpr (scales == Scales::KDM16) {
-        value = multiply_add(s.m, broadcast(float(tokens[n].start_half[0]) * (-1.0f / 128)), value);
-        value = multiply_add(s.m1, broadcast(float(tokens[n].start_half[1]) * (-1.0f / 128)), value);
-      }
-    } else {
-      constexpr bool has_minimum = scales == Scales::DM || scales == Scales::KDM;
-      value = to_float(dots<kind, has_minimum ? 0 : zero, 0, 8>(q, tokens[n].codes, &tokens[n].start)) * s.d;
-      if constexpr (has_minimum) value = multiply_add(s.m, broadcast(tokens[n].sum), value);
+// acc += the group's weights times one token's values.
+template <Codes kind, Scales scales, int zero>
+inline __attribute__((always_inline)) void add_group(const B (&q)[8], const GroupScale& s, const QuantizedGroup& token,
+                                                     F& acc) {
+  F value;
+  if constexpr (scales == Scales::KD16 || scales == Scales::KDM16) {
+    const F low = to_float(dots<kind, zero, 0, 4>(q, token.codes, token.start_half));
+    const F high = to_float(dots<kind, zero, 4, 8>(q, token.codes, token.start_half + 1));
+    value = multiply_add(high, s.d1, low * s.d);
+    if constexpr (scales == Scales::KDM16) {
+      value = multiply_add(s.m, broadcast(float(token.start_half[0]) * (-1.0f / 128)), value);
+      value = multiply_add(s.m1, broadcast(float(token.start_half[1]) * (-1.0f / 128)), value);
     }
-    acc[n] = multiply_add(value, broadcast(tokens[n].scale), acc[n]);
+  } else {
+    constexpr bool has_minimum = scales == Scales::DM || scales == Scales::KDM;
+    value = to_float(dots<kind, has_minimum ? 0 : zero, 0, 8>(q, token.codes, &token.start)) * s.d;
+    if constexpr (has_minimum) value = multiply_add(s.m, broadcast(token.sum), value);
   }
+  acc = multiply_add(value, broadcast(token.scale), acc);
 }
 
 template <Codes kind, Scales scales, int zero, int width>
@@ -186,8 +184,12 @@ inline __attribute__((always_inline)) void quantized_tile(const MatmulTask& task
     const GroupScale s = load_scales<scales>(super, scale);
     codes += code_bytes(kind);
     scale += group_scale_bytes(scales);
-    add_group<kind, scales, zero, width>(q, s, tokens, acc);
-    if (any_rest<width>(tokens)) add_group<kind, scales, zero, width>(q, s, tokens + width, acc);
+OCTAVO_UNROLL
+    for (int n = 0; n < width; ++n) add_group<kind, scales, zero>(q, s, tokens[n], acc[n]);
+    if (!any_rest<width>(tokens)) continue;
+OCTAVO_UNROLL
+    for (int n = 0; n < width; ++n)
+      if (tokens[n].has_rest) add_group<kind, scales, zero>(q, s, tokens[width + n], acc[n]);
   }
 }
 

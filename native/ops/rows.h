@@ -167,7 +167,6 @@ void quantize(const float* in, int count, int width, int slot, std::uint8_t* til
     quantize_group(group, largest, whole, rest);
     whole.has_rest = largest * largest > limit;
     if (whole.has_rest) quantize_group(rest, largest_magnitude(rest), second, nothing);
-    else second.scale = second.sum = 0.0f;  // worth nothing, where another token of the tile has a rest
   }
 }
 
