@@ -73,6 +73,30 @@ BOMBS: dict[str, str] = {
     "list in list as string": _grow("[ns.x, ns.x]", "[1]").replace(
         "{{ ns.x }}", "{{ (ns.x|string)|length }}"
     ),
+    "list in list lowered": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ ns.x|lower }}"),
+    "list in list titled": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ ns.x|title }}"),
+    "list in list escaped": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ ns.x|e }}"),
+    "list in list made safe": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ ns.x|safe }}"),
+    "list in list trimmed": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ ns.x|trim }}"),
+    "list in list replaced": _grow("[ns.x, ns.x]", "[1]").replace(
+        "{{ ns.x }}", "{{ ns.x|replace('a', 'b') }}"
+    ),
+    "list in list searched for": _grow("[ns.x, ns.x]", "[1]").replace(
+        "{{ ns.x }}", "{{ 'a'|replace(ns.x, 'b') }}"
+    ),
+    "list in list as separator": _grow("[ns.x, ns.x]", "[1]").replace(
+        "{{ ns.x }}", "{{ [1, 2]|join(ns.x) }}"
+    ),
+    "list in list joined": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ [ns.x]|join }}"),
+    "list in list formatted": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ '{}'.format(ns.x) }}"),
+    "list in list by percent": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ '%s' % ns.x }}"),
+    "list in list by tilde": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ 'a' ~ ns.x }}"),
+    "list in list sorted": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ [ns.x, ns.x]|sort }}"),
+    "list in list as message": _grow("[ns.x, ns.x]", "[1]").replace(
+        "{{ ns.x }}", "{{ raise_exception(ns.x) }}"
+    ),
+    "list in list in a list": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ [1] in [ns.x] }}"),
+    "list in list indented": _grow("[ns.x, ns.x]", "[1]").replace("{{ ns.x }}", "{{ ns.x|indent }}"),
     "list in list compared": (
         "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}"
         "{% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}"

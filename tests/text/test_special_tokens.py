@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octavo.text.special_tokens import SpecialTokenSplitter
+from octavo.text.encoders import SpecialTokenSplitter
 
 
 def _split_slowly(text: str, tokens: dict[str, int]) -> list[str | int]:

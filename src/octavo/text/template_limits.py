@@ -30,7 +30,8 @@ class TemplateLimits:
 
     source, nodes: characters of the template, and parts of its syntax tree.  steps: loop rounds, calls,
     elements looked at.  bytes: all strings and collections it makes, added up.  items: length of one
-    collection.  seconds: of this thread's processor time.  input_characters, input_values: size of messages and variables.
+    collection.  seconds: of this thread's processor time.  input_characters, input_values: size of the
+    messages, tools and variables.
     """
 
     source: int = 131_072

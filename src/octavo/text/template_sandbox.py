@@ -67,7 +67,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             "namespace": Namespace,
             "cycler": Cycler,
             "joiner": Joiner,
-            "raise_exception": values.refuse,
+            "raise_exception": lambda message: values.refuse(self.budget, message),
             "strftime_now": values.date_now,
         }
 

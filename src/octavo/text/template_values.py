@@ -30,7 +30,8 @@ _LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 STRING_METHODS = frozenset(
     "capitalize casefold count endswith find index isalnum isalpha isdecimal isdigit islower isnumeric "
-    "isspace istitle isupper lower partition removeprefix removesuffix startswith swapcase title upper".split()
+    "isspace istitle isupper lower partition removeprefix removesuffix startswith swapcase title "
+    "upper".split()
 )
 _BOUNDED_PATTERN = frozenset(("strip", "lstrip", "rstrip", "rsplit", "rpartition", "rfind", "rindex"))
 COLLECTION_METHODS: Mapping[type, frozenset[str]] = {
@@ -61,9 +62,9 @@ def string_method(environment: TemplateEnvironment, text: str, name: str) -> Cal
     return None
 
 
-def replace(budget: RenderBudget, text: str, old: str, new: str, count: int | None = None) -> str:
+def replace(budget: RenderBudget, text: str, old: object, new: object, count: int | None = None) -> str:
     """str.replace, refused before it starts if the result would be too big."""
-    text, old, new = str(text), str(old), str(new)
+    old, new = printed(budget, old), printed(budget, new)
     found = text.count(old) if count is None or count < 0 else min(text.count(old), count)
     budget.weigh(text)
     budget.allocate(len(text) + found * max(len(new) - len(old), 0))
@@ -170,17 +171,39 @@ def date_now(pattern: str) -> str:
     return datetime.now().strftime(pattern)
 
 
-def refuse(message: object) -> None:
+def refuse(budget: RenderBudget, message: object) -> None:
     """raise_exception of Hugging Face templates."""
-    raise TemplateError(f"the chat template refuses this conversation: {message!s:.500}")
+    raise TemplateError(f"the chat template refuses this conversation: {printed(budget, message):.500}")
 
 
 def filters(environment: TemplateEnvironment) -> dict[str, Callable[..., Any]]:
-    """The filters that templates have, by name.  More than 60 lines: one table, read as a whole."""
+    """The filters that templates have, by name.  What they return is charged."""
+    table = _value_filters(environment) | _text_filters(environment) | _ordering_filters(environment)
+    table |= {"d": table["default"], "count": table["length"], "e": table["escape"]}
+    table = {name: _charged(environment, function) for name, function in table.items()}
+    return table | _lazy_filters(environment)
+
+
+def _value_filters(environment: TemplateEnvironment) -> dict[str, Callable[..., Any]]:
+    """Filters that never look deeper than the value's own items."""
     from jinja2 import filters as jinja
 
-    def with_budget(function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda value, *arguments, **named: function(environment.budget, value, *arguments, **named)
+    functions: dict[str, Callable[..., Any]] = {
+        "abs": abs,
+        "default": jinja.do_default,
+        "first": lambda values: _end(environment, iter(values)),
+        "float": jinja.do_float,
+        "int": jinja.do_int,
+        "items": jinja.do_items,
+        "last": lambda values: _end(environment, reversed(values)),
+        "length": len,
+        "list": lambda values: list(environment.budget.counted(values)),
+        "reverse": jinja.do_reverse,
+        "round": _round,
+        "sum": lambda values, attribute=None, start=0: _sum(
+            environment.budget, _attributes(environment, values, attribute), start
+        ),
+    }
 
     def sized(function: Callable[..., Any]) -> Callable[..., Any]:
         def apply(value: Any, *arguments: Any, **named: Any) -> Any:
@@ -189,69 +212,73 @@ def filters(environment: TemplateEnvironment) -> dict[str, Callable[..., Any]]:
 
         return apply
 
-    def sorting(function: Callable[..., Any]) -> Callable[..., Any]:
+    return {name: sized(function) for name, function in functions.items()}
+
+
+def _text_filters(environment: TemplateEnvironment) -> dict[str, Callable[..., Any]]:
+    """Filters on text; any other value is printed first, and that is charged."""
+    from jinja2 import filters as jinja
+
+    functions: dict[str, Callable[..., Any]] = {
+        "capitalize": lambda budget, text: text.capitalize(),
+        "escape": lambda budget, text: html.escape(text),
+        "format": lambda budget, text, *values: percent_format(budget, text, values),
+        "indent": _indent,
+        "lower": lambda budget, text: text.lower(),
+        "replace": replace,
+        "safe": lambda budget, text: text,
+        "string": lambda budget, text: text,
+        "title": lambda budget, text: jinja.do_title(text),
+        "trim": lambda budget, text, chars=None: _bounded(
+            budget, text.strip, [] if chars is None else [chars], {}
+        ),
+        "upper": lambda budget, text: text.upper(),
+    }
+
+    def on_text(function: Callable[..., Any]) -> Callable[..., Any]:
         def apply(value: Any, *arguments: Any, **named: Any) -> Any:
             budget = environment.budget
-            values = value if isinstance(value, dict) else list(budget.counted(value))
-            weight = budget.weigh(values)
-            budget.step(4 * len(values))
-            budget.allocate(2 * weight)
-            result = function(values, *arguments, **named)
-            return list(result) if function is unique else result
+            text = printed(budget, value)
+            budget.weigh(text)
+            return function(budget, text, *arguments, **named)
 
         return apply
 
-    def unique(values: Any, *arguments: Any, **named: Any) -> Any:
-        return jinja.do_unique(environment, values, *arguments, **named)
+    table = {name: on_text(function) for name, function in functions.items()}
+    table["join"] = lambda values, separator="", attribute=None: join(
+        environment.budget,
+        _attributes(environment, values, attribute),
+        printed(environment.budget, separator),
+    )
+    table["tojson"] = lambda value, *arguments, **named: to_json(
+        environment.budget, value, *arguments, **named
+    )
+    return table
 
-    simple: dict[str, Callable[..., Any]] = {
-        "abs": abs,
-        "capitalize": lambda text: str(text).capitalize(),
-        "default": jinja.do_default,
-        "escape": lambda text: html.escape(str(text)),
-        "float": jinja.do_float,
-        "int": jinja.do_int,
-        "items": jinja.do_items,
-        "last": lambda values: _end(environment, reversed(values)),
-        "first": lambda values: _end(environment, iter(values)),
-        "length": len,
-        "lower": lambda text: str(text).lower(),
-        "reverse": jinja.do_reverse,
-        "round": _round,
-        "safe": str,
-        "title": jinja.do_title,
-        "upper": lambda text: str(text).upper(),
-    }
-    ordering: dict[str, Callable[..., Any]] = {
+
+def _ordering_filters(environment: TemplateEnvironment) -> dict[str, Callable[..., Any]]:
+    """Filters that compare all the values with each other."""
+    from jinja2 import filters as jinja
+
+    functions: dict[str, Callable[..., Any]] = {
         "dictsort": jinja.do_dictsort,
         "max": lambda values, *rest, **named: jinja.do_max(environment, values, *rest, **named),
         "min": lambda values, *rest, **named: jinja.do_min(environment, values, *rest, **named),
         "sort": lambda values, *rest, **named: jinja.do_sort(environment, values, *rest, **named),
-        "unique": unique,
+        "unique": lambda values, *rest, **named: list(jinja.do_unique(environment, values, *rest, **named)),
     }
-    budgeted: dict[str, Callable[..., Any]] = {
-        "format": lambda budget, text, *values: percent_format(budget, str(text), values),
-        "indent": _indent,
-        "join": lambda budget, values, separator="", attribute=None: join(
-            budget, _attributes(environment, values, attribute), str(separator)
-        ),
-        "list": lambda budget, values: list(budget.counted(values)),
-        "replace": replace,
-        "string": printed,
-        "sum": lambda budget, values, attribute=None, start=0: _sum(
-            budget, _attributes(environment, values, attribute), start
-        ),
-        "tojson": to_json,
-        "trim": lambda budget, text, chars=None: _bounded(
-            budget, printed(budget, text).strip, [] if chars is None else [chars], {}
-        ),
-    }
-    table = {name: sized(function) for name, function in simple.items()}
-    table |= {name: sorting(function) for name, function in ordering.items()}
-    table |= {name: with_budget(function) for name, function in budgeted.items()}
-    table |= {"d": table["default"], "count": table["length"], "e": table["escape"]}
-    table = {name: _charged(environment, function) for name, function in table.items()}
-    return table | _lazy_filters(environment)
+
+    def weighed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def apply(value: Any, *arguments: Any, **named: Any) -> Any:
+            budget = environment.budget
+            values = value if isinstance(value, dict) else list(budget.counted(value))
+            budget.allocate(2 * budget.weigh(values))  # Jinja keeps a lower-case copy of each
+            budget.step(4 * len(values))
+            return function(values, *arguments, **named)
+
+        return apply
+
+    return {name: weighed(function) for name, function in functions.items()}
 
 
 def _charged(environment: TemplateEnvironment, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -299,7 +326,7 @@ def tests(environment: TemplateEnvironment) -> dict[str, Callable[..., bool]]:
         "defined undefined none string number integer float boolean true false mapping sequence iterable "
         "callable sameas odd even divisibleby"
     ).split()
-    compared = "eq == equalto ne != lt < lessthan le <= gt > greaterthan ge >= in lower upper".split()
+    compared = "eq == equalto ne != lt < lessthan le <= gt > greaterthan ge >= in".split()
     known = cast("Mapping[str, Callable[..., Any]]", TESTS)
     return {name: known[name] for name in free} | {name: weighed(known[name]) for name in compared}
 

@@ -7,9 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from octavo.text.encoders import Encoder
+from octavo.text.encoders import Encoder, SpecialTokenSplitter
 from octavo.text.gguf_vocabulary import read_gguf_tokenizer
-from octavo.text.special_tokens import SpecialTokenSplitter
 from octavo.text.streaming import StreamDecoder
 from octavo.text.vocabulary import Vocabulary
 
