@@ -51,7 +51,8 @@ class ModelConfig:
     norm_epsilon: float = 1e-5
     # What is added to each weight of an RMS norm (Hugging Face's Gemma stores weight - 1; GGUF does not).
     norm_offset: float = 0.0
-    # Where the norms of a block stand: "pre" (GPT-2 on), "post" (2017 Transformer, BERT), "both" (Gemma 2, 3).
+    # Where the norms of a block stand: "pre" (GPT-2 on), "post" (2017 Transformer, BERT), "both" (Gemma 2,
+    # 3).
     norm_position: Literal["pre", "post", "both"] = "pre"
     query_key_norm: bool = False  # an RMS norm over each head's query and key (Qwen 3, Gemma 3)
 

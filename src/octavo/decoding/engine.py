@@ -1,8 +1,8 @@
 """Ids to ids: generations that share the steps of one model.
 
-A step is: choose tokens of all sequences (scheduler.py), one forward over them (runner.py), draw (sampling.py),
-commit.  There is no background thread: whichever thread asks for a token that is not there yet runs the step for all,
-the others wait for it.  Their tokens are then there too.
+A step is: choose tokens of all sequences (scheduler.py), one forward over them (runner.py), draw
+(sampling.py), commit.  There is no background thread: whichever thread asks for a token that is not there yet
+runs the step for all, the others wait for it.  Their tokens are then there too.
 
 T: tokens of a text, V: vocabulary, H: hidden size, R: sequences that get a token in a step.
 """
@@ -33,7 +33,8 @@ from octavo.decoding.sampling import (
 from octavo.decoding.scheduler import FinishReason, Scheduler, Step, TokenSequence
 from octavo.errors import OctavoError, OutOfMemoryError
 
-# Waiting threads look for themselves this often, lest an interrupt at the worst moment cost them their wake-up.
+# Waiting threads look for themselves this often, lest an interrupt at the worst moment cost them their
+# wake-up.
 _PATIENCE_SECONDS = 1.0
 
 
@@ -41,8 +42,9 @@ _PATIENCE_SECONDS = 1.0
 class Timings:
     """Of one generation so far; times in seconds, 0 where it has not come so far.
 
-    prompt_seconds: from its first step to its first token.  generation_seconds: from the first token to the last.
-    time_to_first_token: from `submit`.  cached_tokens: of the prompt, not computed because the cache had them.
+    prompt_seconds: from its first step to its first token.  generation_seconds: from the first token to the
+    last. time_to_first_token: from `submit`.  cached_tokens: of the prompt, not computed because the cache
+    had them.
     """
 
     prompt_tokens: int = 0
@@ -56,8 +58,8 @@ class Timings:
 class Generation(Iterator[int]):
     """The tokens of one sequence as they are asked for; an end token is the last of them.
 
-    tokens: those taken so far.  One thread at a time takes tokens of one generation; `cancel` may be called from any.
-    A generation that is forgotten is cancelled.
+    tokens: those taken so far.  One thread at a time takes tokens of one generation; `cancel` may be called
+    from any. A generation that is forgotten is cancelled.
     """
 
     def __init__(self, engine: Engine, sequence: TokenSequence) -> None:
@@ -110,8 +112,8 @@ class Generation(Iterator[int]):
 class Engine:
     """Runs generations on one runner, safe from several threads.
 
-    max_sequences: how many run at once; others wait their turn.  Ctrl-C in a step leaves the engine usable: every
-    sequence goes on from the tokens that it has, and the cache is computed anew.
+    max_sequences: how many run at once; others wait their turn.  Ctrl-C in a step leaves the engine usable:
+    every sequence goes on from the tokens that it has, and the cache is computed anew.
     """
 
     def __init__(self, runner: Runner, *, max_sequences: int = 64) -> None:
@@ -138,8 +140,10 @@ class Engine:
     ) -> Generation:
         """Begin a generation; nothing runs before a token is asked for.
 
-        It ends with an id of `end_ids` ("stop"), after max_tokens or when the KV cache cannot hold more ("length").
-        Raises ValueError for a prompt that can never fit, an id outside the vocabulary or an impossible number.
+        It ends with an id of `end_ids` ("stop"), after max_tokens or when the KV cache cannot hold more
+        ("length").
+        Raises ValueError for a prompt that can never fit, an id outside the vocabulary or an impossible
+        number.
         """
         capacity = self._scheduler.capacity
         if max_tokens < 1:
@@ -190,7 +194,8 @@ class Engine:
     # Steps
 
     def wait_for_token(self, sequence: TokenSequence, seen: int) -> None:
-        """Come back when the sequence has more than `seen` tokens or has ended, running steps where nobody else does."""
+        """Come back when the sequence has more than `seen` tokens or has ended, running steps where nobody
+        else does."""
 
         def is_there() -> bool:
             return len(sequence.generated) > seen or sequence.ended
@@ -211,16 +216,20 @@ class Engine:
 
     @contextmanager
     def borrow(self, count: int) -> Iterator[list[int]]:
-        """Lend `count` blocks of the KV pool and the right to step, for a `with` block: no generation goes on in it.
+        """Lend `count` blocks of the KV pool and the right to step, for a `with` block: no generation goes on
+        in it.
 
-        Running generations give up blocks where needed and are computed again later.  Raises OutOfMemoryError for
-        more blocks than the pool has.
+        Running generations give up blocks where needed and are computed again later.  Raises OutOfMemoryError
+        for more blocks than the pool has.
         """
         most = self._scheduler.allocator.block_count
         if count > most:
             size = self._scheduler.block_size
             raise OutOfMemoryError(
-                f"{count * size} tokens of KV cache are needed and the pool has {most * size}: use a shorter text, "
+                """Come back when the sequence has more than `seen` tokens or has ended.
+
+        Steps are run here where nobody else runs them.
+        """
                 "or load the model with more cache tokens"
             )
         turn = object()
@@ -295,7 +304,8 @@ class Engine:
                     )
         return tokens
 
-    # Turns.  A turn is set and ended by single assignments inside try blocks, so that Ctrl-C never leaves it taken.
+    # Turns.  A turn is set and ended by single assignments inside try blocks, so that Ctrl-C never leaves it
+    # taken.
 
     def _wait_for_turn(self) -> None:
         if self._turn_thread == threading.get_ident():
@@ -346,40 +356,3 @@ class Engine:
                     part, every + np.int32(begin), np.zeros_like(part), table, every, logits[begin:end]
                 )
         return logits
-
-    def hidden_states(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
-        """Last hidden states of each text, float32 [T, H].  Several texts share a step where they fit one.
-
-        Raises ValueError for a text longer than a step: an encoder's token sees the whole text at once.
-        """
-        states: list[NDArray[np.float32]] = []
-        limit = self._runner.max_step_tokens
-        group: list[NDArray[np.int64]] = []
-        for text in texts:
-            ids = self._check_ids("a text", text)
-            if len(ids) > limit:
-                raise ValueError(f"a text has {len(ids)} tokens, and {limit} fit one step")
-            if sum(map(len, group)) + len(ids) > limit:
-                states += self._group_states(group)
-                group = []
-            group.append(ids)
-        return states + (self._group_states(group) if group else [])
-
-    def _group_states(self, group: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
-        counts = [blocks_for(len(ids), self._runner.block_size) for ids in group]
-        lengths = [len(ids) for ids in group]
-        total = sum(lengths)
-        out = np.empty((total, self._runner.hidden_size), np.float32)
-        with self.borrow(sum(counts)) as blocks:
-            tables = np.zeros((len(group), max(counts)), np.int32)
-            for row, (count, end) in enumerate(zip(counts, np.cumsum(counts), strict=True)):
-                tables[row, :count] = blocks[end - count : end]
-            self._runner.hidden(
-                np.concatenate(group).astype(np.int32),
-                np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
-                np.repeat(np.arange(len(group), dtype=np.int32), lengths),
-                tables,
-                np.arange(total, dtype=np.int32),
-                out,
-            )
-        return np.split(out, np.cumsum(lengths)[:-1])

@@ -1,7 +1,9 @@
-"""The paged KV cache as the scheduler sees it: which blocks are free, which sequence has which, what they cost.
+"""The paged KV cache as the scheduler sees it: which blocks are free, which sequence has which, what they
+cost.
 
-Token t of a sequence lies in block table[t // block_size] at row t % block_size (Kwon et al. 2023, "Efficient memory
-management for large language model serving with PagedAttention").  The bytes themselves belong to the native core.
+Token t of a sequence lies in block table[t // block_size] at row t % block_size (Kwon et al. 2023, "Efficient
+memory management for large language model serving with PagedAttention").  The bytes themselves belong to the
+native core.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ def blocks_for(tokens: int, block_size: int) -> int:
 class BlockAllocator:
     """A pool of blocks with reference counts: a block is free when nobody refers to it.
 
-    Sharing (`share`) is for prefixes that several sequences have in common.  Not safe from several threads by itself.
+    Sharing (`share`) is for prefixes that several sequences have in common.  Not safe from several threads by
+    itself.
     """
 
     def __init__(self, block_count: int) -> None:
@@ -43,10 +46,11 @@ class BlockAllocator:
         return len(self._free)
 
     def allocate(self, count: int) -> list[int]:
-        """`count` blocks with one reference each; OutOfMemoryError, and nothing taken, where fewer are free."""
+        """`count` blocks with one reference each; OutOfMemoryError, and nothing taken, where fewer are
+        free."""
         if count > len(self._free):
             raise OutOfMemoryError(
-                f"the KV cache has {len(self._free)} of its {self.block_count} blocks free and {count} are needed"
+                f"the KV cache has {len(self._free)} of {self.block_count} blocks free and {count} are needed"
             )
         if count == 0:
             return []
@@ -72,10 +76,11 @@ class BlockAllocator:
 
 
 def kv_bytes(config: ModelConfig, kv_type: KVType = "f16") -> int:
-    """Bytes of keys and values that one token takes: 2 * layers * key-value heads * head width * element bytes.
+    """Bytes of keys and values that one token takes: 2 * layers * key-value heads * head width * element
+    bytes.
 
-    int8 adds a float32 scale for each key and value of a head.  An encoder sees a text in one step, and its layers
-    share one layer of cache.
+    int8 adds a float32 scale for each key and value of a head.  An encoder sees a text in one step, and its
+    layers share one layer of cache.
     """
     if kv_type not in ("f16", "int8"):
         raise ValueError(f"kv_type: {kv_type!r}, and it must be 'f16' or 'int8'")
@@ -103,7 +108,7 @@ def blocks_that_fit(
         fitting = max(available_bytes, 0) // (per_token * block_size) * block_size
         smaller = " or kv_type='int8' (about half the memory)" if kv_type == "f16" else ""
         raise OutOfMemoryError(
-            f"a KV cache of {tokens} tokens needs {needed / 2**20:,.0f} MiB and {available_bytes / 2**20:,.0f} MiB "
-            f"are available: ask for {fitting} tokens or fewer{smaller}"
+            f"a KV cache of {tokens} tokens needs {needed / 2**20:,.0f} MiB and "
+            f"{available_bytes / 2**20:,.0f} MiB are available: ask for {fitting} tokens or fewer{smaller}"
         )
     return blocks

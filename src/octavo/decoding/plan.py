@@ -1,10 +1,12 @@
 """The forward step of every architecture as a table, executed natively.
 
-`build_runner` turns a ModelConfig and a checkpoint's tensors into the native core's plan: stages that each end in a
-sweep of all threads (matmuls that share an input, or attention) and begin with operations on single tokens' rows.
-Read `_block` beside `models/gpt.py`: it is the same block, said to the native core instead of computed.
+`build_runner` turns a ModelConfig and a checkpoint's tensors into the native core's plan: stages that each
+end in a sweep of all threads (matmuls that share an input, or attention) and begin with operations on single
+tokens' rows. Read `_block` beside `models/gpt.py`: it is the same block, said to the native core instead of
+computed.
 
-Tensor names are GGUF's.  H: hidden size, Q and K: widths of all query and of all key heads, F: feed-forward size.
+Tensor names are GGUF's.  H: hidden size, Q and K: widths of all query and of all key heads, F: feed-forward
+size.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class TensorLike(Protocol):
 
 
 class NativeRunner:
-    """The native model behind `decoding.runner.Runner`.  One step at a time; the interpreter's lock is released."""
+    """The native model behind `decoding.runner.Runner`.  One step at a time; the interpreter's lock is
+    released."""
 
     def __init__(
         self, model: _native.Model, config: ModelConfig, *, block_count: int, bytes_per_token: int
@@ -69,7 +72,8 @@ class NativeRunner:
         outputs: npt.NDArray[np.int32],
         out: npt.NDArray[np.float32],
     ) -> None:
-        """As `step`, but writes the last hidden states float32 [R, H] of the outputs instead of their logits."""
+        """As `step`, but writes the last hidden states float32 [R, H] of the outputs instead of their
+        logits."""
         self._model.step(tokens, positions, rows, block_tables, outputs, None, out)
 
 
@@ -83,8 +87,9 @@ def build_runner(
 ) -> NativeRunner:
     """Packs the weights and makes the plan.
 
-    block_count: blocks of 32 tokens in the cache's pool.  kv_type: "f16" or "int8".  isa: None for OCTAVO_ISA or
-    the best.  The tensors' data must stay mapped as long as the runner lives: embedding rows are read from it.
+    block_count: blocks of 32 tokens in the cache's pool.  kv_type: "f16" or "int8".  isa: None for OCTAVO_ISA
+    or the best.  The tensors' data must stay mapped as long as the runner lives: embedding rows are read from
+    it.
     Raises UnsupportedError for sizes that the kernels lack, FormatError for a missing tensor.
     """
     return _Planner(config, tensors, threads, block_count, kv_type, isa or "").plan()

@@ -1,6 +1,8 @@
-"""What the engine needs of a model: one step for new tokens of any sequences.  The native plan is the real one.
+"""What the engine needs of a model: one step for new tokens of any sequences.  The native plan is the real
+one.
 
-T: new tokens of a step, R: outputs wanted, S: rows of the block tables, B: blocks in a row, V: vocabulary, H: hidden.
+T: new tokens of a step, R: outputs wanted, S: rows of the block tables, B: blocks in a row, V: vocabulary, H:
+hidden.
 """
 
 from __future__ import annotations
@@ -43,9 +45,10 @@ class Runner(Protocol):
     ) -> None:
         """Run tokens int32 [T] at positions [T]; rows [T] says whose row of block_tables [S, B] a token uses.
 
-        Tokens of one sequence are consecutive and ascend in position.  Their keys and values are stored before any
-        attention, so a chunk of a prompt is one call.  Logits float32 [R, V] are written for the tokens with the
-        indices outputs [R].  Any exception, of `cancel` too, leaves the stored keys and values undefined.
+        Tokens of one sequence are consecutive and ascend in position.  Their keys and values are stored
+        before any attention, so a chunk of a prompt is one call.  Logits float32 [R, V] are written for the
+        tokens with the indices outputs [R].  Any exception, of `cancel` too, leaves the stored keys and
+        values undefined.
         """
 
     def hidden(
@@ -61,4 +64,5 @@ class Runner(Protocol):
         """As `step`, but writes last hidden states float32 [R, H] instead of logits."""
 
     def cancel(self) -> None:
-        """Ask the step that runs now, in another thread, to raise CancelledError soon; without one, nothing."""
+        """Ask the step that runs now, in another thread, to raise CancelledError soon; without one,
+        nothing."""

@@ -1,14 +1,15 @@
 """From logits to tokens: penalties, filters and a draw that depends on nothing else in the batch.
 
-The order is llama.cpp's: logit bias, penalties, token mask, top_k, top_p, min_p, temperature, draw.  (Hugging Face
-and OpenAI put temperature first: at the same numbers, theirs keep more tokens above temperature 1.)
+The order is llama.cpp's: logit bias, penalties, token mask, top_k, top_p, min_p, temperature, draw.  (Hugging
+Face and OpenAI put temperature first: at the same numbers, theirs keep more tokens above temperature 1.)
 
-The draw is the Gumbel-max trick (Gumbel 1954; Maddison et al. 2014): of the tokens that survive, the one with the
-largest logit / temperature + noise, where the noise is a pure function of (seed, position, token id) by the
-counter-based generator Philox4x32-10 (Salmon et al. 2011).  The same seed gives the same text whatever else runs.
+The draw is the Gumbel-max trick (Gumbel 1954; Maddison et al. 2014): of the tokens that survive, the one with
+the largest logit / temperature + noise, where the noise is a pure function of (seed, position, token id) by
+the counter-based generator Philox4x32-10 (Salmon et al. 2011).  The same seed gives the same text whatever
+else runs.
 
-`sample` is native (native/ops/sampling.cpp); `sample_slow` is the same in numpy, and the tests hold them equal.
-Both use the operations of IEEE arithmetic alone, so the tokens are the same on every machine.
+`sample` is native (native/ops/sampling.cpp); `sample_slow` is the same in numpy, and the tests hold them
+equal. Both use the operations of IEEE arithmetic alone, so the tokens are the same on every machine.
 
 R: rows of a batch, V: vocabulary.
 """
@@ -48,13 +49,13 @@ _LARGEST = float(np.finfo(np.float32).max)
 class SamplingOptions:
     """How the next token is chosen.  An impossible value is a ValueError that names the option.
 
-    temperature: 0 always takes the largest logit (the lowest id among equals).  top_k: keep the k likeliest, 0 is
-    off.  top_p: keep the fewest likeliest tokens that have this much probability together, 1 is off.  min_p: keep
-    tokens at least this likely relative to the likeliest, 0 is off.
-    repetition_penalty: logits of earlier tokens are divided by it where positive and multiplied where negative, 1 is
-    off.  presence_penalty: subtracted from logits of earlier tokens.  frequency_penalty: subtracted once for each
-    time.  Earlier tokens are the last `penalty_window` ones, prompt included; -1 is all of them.
-    logit_bias: token id -> what is added to its logit; -inf forbids the token.
+    temperature: 0 always takes the largest logit (the lowest id among equals).  top_k: keep the k likeliest,
+    0 is off.  top_p: keep the fewest likeliest tokens that have this much probability together, 1 is off.
+    min_p: keep tokens at least this likely relative to the likeliest, 0 is off.
+    repetition_penalty: logits of earlier tokens are divided by it where positive and multiplied where
+    negative, 1 is off.  presence_penalty: subtracted from logits of earlier tokens.  frequency_penalty:
+    subtracted once for each time.  Earlier tokens are the last `penalty_window` ones, prompt included; -1 is
+    all of them. logit_bias: token id -> what is added to its logit; -inf forbids the token.
     seed: any integer, taken modulo 2^64; None draws one.
     """
 
@@ -137,7 +138,8 @@ class SamplingBatch:
     parameters: PARAMETERS [R].  positions: int32 [R], place in its sequence of the token that is drawn.
     history: int32, the tokens that penalties count: row r has history_offsets[r] to history_offsets[r + 1],
     int64 [R + 1].  bias_tokens: int32, bias_values: float32, bias_offsets: likewise.
-    mask: int32 [R, ceil(V / 32)], bit t % 32 of word t // 32 allows token t (XGrammar's layout); None allows all.
+    mask: int32 [R, ceil(V / 32)], bit t % 32 of word t // 32 allows token t (XGrammar's layout); None allows
+    all.
     """
 
     parameters: NDArray[np.void]
@@ -204,8 +206,8 @@ def top_logprobs(
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
     """Natural log-probabilities under the model's own distribution, before biases, filters and temperature.
 
-    Returns those of `chosen` float32 [R], and of the `count` likeliest tokens: ids int32 [R, count] and values
-    float32 [R, count], falling.  Raises SamplingError where a row holds NaN or infinity.
+    Returns those of `chosen` float32 [R], and of the `count` likeliest tokens: ids int32 [R, count] and
+    values float32 [R, count], falling.  Raises SamplingError where a row holds NaN or infinity.
     """
     rows = len(logits)
     values, tokens = np.empty((rows, count), np.float32), np.empty((rows, count), np.int32)
@@ -285,7 +287,8 @@ def _finite(value: float) -> np.float32:
 
 
 def _weights(below: NDArray[np.float32]) -> NDArray[np.float64]:
-    """e^x for logits below the maximum, rounded to multiples of 2^-33 so that their sums are exact in any order."""
+    """e^x for logits below the maximum, rounded to multiples of 2^-33 so that their sums are exact in any
+    order."""
     one = np.float32
     x = np.maximum(below, one(-40))
     n = (x * one(1.44269504) + one(12582912)) - one(12582912)

@@ -1,12 +1,14 @@
 """Which new tokens run in the next step: continuous batching over a paged KV cache.
 
-A sequence has tokens, and a number of them whose keys and values are in the cache.  What is not there yet is to be
-run: one token of a generation, a chunk of a prompt, or everything again after a preemption.  There is no other
-difference between prompt and generation (Yu et al. 2022, Orca; Agrawal et al. 2023, Sarathi: chunked prefills).
+A sequence has tokens, and a number of them whose keys and values are in the cache.  What is not there yet is
+to be run: one token of a generation, a chunk of a prompt, or everything again after a preemption.  There is
+no other difference between prompt and generation (Yu et al. 2022, Orca; Agrawal et al. 2023, Sarathi: chunked
+prefills).
 
-Sequences stand in order of arrival; the first `running` of them hold blocks and a row of the block tables, the rest
-wait.  Generations go first in a step, prompts share what is left of its tokens.  When blocks run out, the youngest
-running sequence gives its own back and waits: the oldest always gets on, so every sequence ends.
+Sequences stand in order of arrival; the first `running` of them hold blocks and a row of the block tables,
+the rest wait.  Generations go first in a step, prompts share what is left of its tokens.  When blocks run
+out, the youngest running sequence gives its own back and waits: the oldest always gets on, so every sequence
+ends.
 
 S: rows of the block tables, B: blocks of the pool, T: new tokens of a step, R: outputs of a step.
 """
@@ -122,10 +124,11 @@ class Step:
 
 
 class Scheduler:
-    """Chooses the tokens of each step and keeps the block tables.  Its caller sees to it that one thread is inside.
+    """Chooses the tokens of each step and keeps the block tables.  Its caller sees to it that one thread is
+    inside.
 
-    After an exception in the middle of anything here or of a step, `restart` makes the state whole again: the tokens
-    of the sequences are the truth, and whatever the cache holds is computed anew.
+    After an exception in the middle of anything here or of a step, `restart` makes the state whole again: the
+    tokens of the sequences are the truth, and whatever the cache holds is computed anew.
     """
 
     def __init__(self, runner: Runner, max_sequences: int) -> None:
@@ -171,7 +174,8 @@ class Scheduler:
         return step
 
     def commit(self, step: Step, tokens: Sequence[int], now: float) -> None:
-        """The step is done: its tokens are in the cache, and `tokens` were drawn.  None is taken for the finished."""
+        """The step is done: its tokens are in the cache, and `tokens` were drawn.  None is taken for the
+        finished."""
         for sequence, count in step.participants:
             sequence.cached += count
         for sequence, token in zip(step.drawing, tokens, strict=True):
@@ -221,8 +225,8 @@ class Scheduler:
         while self.running < len(self.sequences) and self._free_rows:
             sequence = self.sequences[self.running]
             needed = blocks_for(sequence.length, self.block_size)
-            # One block more than a newcomer needs stays free for those who run, so that it is not sent away again at
-            # the next token.
+            # One block more than a newcomer needs stays free for those who run, so that it is not sent away
+            # again at the next token.
             if self.allocator.free_count < needed + (1 if self.running else 0):
                 return
             sequence.row = self._free_rows.pop()
