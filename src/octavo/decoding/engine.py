@@ -226,11 +226,8 @@ class Engine:
         if count > most:
             size = self._scheduler.block_size
             raise OutOfMemoryError(
-                """Come back when the sequence has more than `seen` tokens or has ended.
-
-        Steps are run here where nobody else runs them.
-        """
-                "or load the model with more cache tokens"
+                f"{count * size} tokens of KV cache are needed and the pool has {most * size}: "
+                "use a shorter text, or load the model with more cache tokens"
             )
         turn = object()
         try:
