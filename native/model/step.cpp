@@ -119,7 +119,7 @@ void Model::run(int thread) {
   for (const Stage& stage : stages_) {
     const int rows = rows_of(stage);
     const bool serial = rows <= kSerialRows;
-    pool_.barrier([&] {
+    pool_.barrier(thread, [&] {
       stopped_ = cancelled_.load(std::memory_order_relaxed);
       row_share_.reset();
       sweep_share_.reset();
@@ -128,7 +128,7 @@ void Model::run(int thread) {
     if (stopped_) return;
     if (!serial) {
       row_share_.share(thread, rows, [&](int row) { run_rows(stage, row); });
-      pool_.barrier([] {});
+      pool_.barrier(thread, [] {});
     }
     if (stage.attention) {
       sweep_share_.share(thread, int(attention_pieces_.size()),

@@ -1,5 +1,6 @@
 #include "support/thread_pool.h"
 
+#include <algorithm>
 #include <chrono>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -10,6 +11,11 @@ namespace octavo {
 namespace {
 
 constexpr std::chrono::microseconds kSpin{50};
+
+// A run was held up if thread 0 slept for more than this share of it.  It then runs alone for a few runs, and for more
+// each time that this is found again.
+constexpr double kHeldUp = 0.25;
+constexpr int kFewestAlone = 4, kMostAlone = 64;
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -35,20 +41,21 @@ void Epoch::advance() {
   if (sleepers_.load(std::memory_order_seq_cst) != 0) value_.notify_all();
 }
 
-void Epoch::wait_past(std::uint32_t seen) const {
-  const auto deadline = std::chrono::steady_clock::now() + kSpin;
+double Epoch::wait_past(std::uint32_t seen) const {
+  const auto begin = std::chrono::steady_clock::now(), deadline = begin + kSpin;
   do {
     for (int turn = 0; turn < 64; ++turn) {
-      if (value_.load(std::memory_order_acquire) != seen) return;
+      if (value_.load(std::memory_order_acquire) != seen) return 0.0;
       relax();
     }
   } while (std::chrono::steady_clock::now() < deadline);
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
   while (value_.load(std::memory_order_seq_cst) == seen) value_.wait(seen, std::memory_order_seq_cst);
   sleepers_.fetch_sub(1, std::memory_order_relaxed);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-ThreadPool::ThreadPool(int threads) : threads_(threads < 1 ? 1 : threads) { start(); }
+ThreadPool::ThreadPool(int threads) : threads_(threads < 1 ? 1 : threads), team_(threads_) { start(); }
 
 void ThreadPool::start() {
   process_ = process_id();
@@ -73,7 +80,7 @@ void ThreadPool::worker(int thread, std::uint32_t seen) {
     ++seen;
     if (stopping_) return;
     (*work_)(thread);
-    barrier([] {});
+    barrier(thread, [] {});
   }
 }
 
@@ -83,14 +90,23 @@ void ThreadPool::run(const std::function<void(int)>& work) {
     workers_.clear();
     start();
   }
-  if (threads_ == 1) {
+  if (threads_ == 1 || alone_runs_ > 0) {
+    if (alone_runs_ > 0) --alone_runs_;
+    team_ = 1;
     work(0);
     return;
   }
+  team_ = threads_;
+  waited_ = 0.0;
   work_ = &work;
+  const auto begin = std::chrono::steady_clock::now();
   start_epoch_.advance();
   work(0);
-  barrier([] {});
+  barrier(0, [] {});
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const bool held_up = waited_ > kHeldUp * seconds;
+  next_alone_ = held_up ? std::clamp(2 * next_alone_, kFewestAlone, kMostAlone) : 0;
+  alone_runs_ = next_alone_;
 }
 
 }  // namespace octavo

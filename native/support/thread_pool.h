@@ -16,7 +16,8 @@ class Epoch {
  public:
   std::uint32_t load() const { return value_.load(std::memory_order_acquire); }
   void advance();
-  void wait_past(std::uint32_t seen) const;
+  // Returns the seconds that it took, 0 where spinning was enough.
+  double wait_past(std::uint32_t seen) const;
 
  private:
   alignas(64) std::atomic<std::uint32_t> value_{0};
@@ -60,19 +61,22 @@ class ThreadPool {
 
   int threads() const { return threads_; }
 
-  // Calls work(thread) once on each thread, the caller being thread 0, and returns when all have come back.
+  // Calls work(thread) once on each thread of a team, the caller being thread 0, and returns when all have come back.
+  // The team is all threads, or the caller alone for a while after a run in which the others kept it waiting: another
+  // process has a core, and one thread gets on better than two of which one stands still.
   void run(const std::function<void(int)>& work);
 
   // To be called by every thread of a run.  The last to arrive calls `last` alone, then all go on.
   template <class Last>
-  void barrier(Last&& last) {
+  void barrier(int thread, Last&& last) {
     const std::uint32_t seen = barrier_epoch_.load();
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == team_) {
       arrived_.store(0, std::memory_order_relaxed);
       last();
       barrier_epoch_.advance();
     } else {
-      barrier_epoch_.wait_past(seen);
+      const double waited = barrier_epoch_.wait_past(seen);
+      if (thread == 0) waited_ += waited;
     }
   }
 
@@ -90,6 +94,10 @@ class ThreadPool {
   void worker(int thread, std::uint32_t seen);
 
   int threads_;
+  int team_;             // threads of the run that is under way
+  int alone_runs_ = 0;   // that are still to come
+  int next_alone_ = 0;   // how many it will be, if the next run of all is held up too
+  double waited_ = 0.0;  // seconds that thread 0 slept at barriers of this run
   long process_ = 0;  // a forked child has no workers: it starts its own
   std::vector<std::thread> workers_;
   const std::function<void(int)>* work_ = nullptr;
