@@ -11,6 +11,7 @@ size.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -93,6 +94,23 @@ def build_runner(
     Raises UnsupportedError for sizes that the kernels lack, FormatError for a missing tensor.
     """
     return _Planner(config, tensors, threads, block_count, kv_type, isa or "").plan()
+
+
+def _forget_pages(tensors: Mapping[str, TensorLike]) -> None:
+    """Give back the memory that reading the mapped files took: the weights are packed by now.
+
+    The few embedding rows that steps read come from the system's page cache again.
+    """
+    files: dict[int, mmap.mmap] = {}
+    for tensor in tensors.values():
+        base: object = tensor.data
+        while isinstance(base, np.ndarray | memoryview):
+            base = base.base if isinstance(base, np.ndarray) else base.obj
+        if isinstance(base, mmap.mmap):
+            files[id(base)] = base
+    for file in files.values():
+        if hasattr(mmap, "MADV_DONTNEED"):
+            file.madvise(mmap.MADV_DONTNEED)
 
 
 class _Planner:
@@ -185,6 +203,7 @@ class _Planner:
             name = "output.weight" if "output.weight" in self.tensors else "token_embd.weight"
             model.logits(self.residual, config.hidden_size, self.matrix(name), config.logit_softcap)
         model.finish()
+        _forget_pages(self.tensors)
         return NativeRunner(model, config, block_count=self.block_count, bytes_per_token=self.bytes_per_token)
 
     def _embed(self) -> None:
