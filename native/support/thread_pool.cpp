@@ -1,6 +1,5 @@
 #include "support/thread_pool.h"
 
-#include <algorithm>
 #include <chrono>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -12,10 +11,10 @@ namespace {
 
 constexpr std::chrono::microseconds kSpin{50};
 
-// A run was held up if thread 0 slept for more than this share of it.  It then runs alone for a few runs, and for more
-// each time that this is found again.
-constexpr double kHeldUp = 0.25;
-constexpr int kFewestAlone = 4, kMostAlone = 64;
+// A run was held up if thread 0 slept for more than this share of it.  After three in a row it runs alone for a few
+// runs: one late wake-up, or a moment that the host took, is no busy neighbour.
+constexpr double kHeldUp = 0.3;
+constexpr int kPatience = 3, kAlone = 24;
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -105,8 +104,11 @@ void ThreadPool::run(const std::function<void(int)>& work) {
   barrier(0, [] {});
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   const bool held_up = waited_ > kHeldUp * seconds;
-  next_alone_ = held_up ? std::clamp(2 * next_alone_, kFewestAlone, kMostAlone) : 0;
-  alone_runs_ = next_alone_;
+  held_up_ = held_up ? held_up_ + 1 : 0;
+  if (held_up_ >= kPatience) {
+    alone_runs_ = kAlone;
+    held_up_ = 0;
+  }
 }
 
 }  // namespace octavo

@@ -96,7 +96,7 @@ class ThreadPool {
   int threads_;
   int team_;             // threads of the run that is under way
   int alone_runs_ = 0;   // that are still to come
-  int next_alone_ = 0;   // how many it will be, if the next run of all is held up too
+  int held_up_ = 0;      // runs in a row in which thread 0 was kept waiting
   double waited_ = 0.0;  // seconds that thread 0 slept at barriers of this run
   long process_ = 0;  // a forked child has no workers: it starts its own
   std::vector<std::thread> workers_;
