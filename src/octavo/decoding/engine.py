@@ -12,9 +12,10 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ from octavo.errors import OctavoError, OutOfMemoryError
 # Waiting threads look for themselves this often, lest an interrupt at the worst moment cost them their
 # wake-up.
 _PATIENCE_SECONDS = 1.0
+
+TurnKind = Literal["step", "loan"]
 
 
 @dataclass(slots=True)
@@ -117,13 +120,16 @@ class Engine:
     """
 
     def __init__(self, runner: Runner, *, max_sequences: int = 64) -> None:
-        self._runner = runner
+        self.runner = runner
         self._scheduler = Scheduler(runner, max_sequences)
         self._logits = np.empty((self._scheduler.max_sequences, runner.vocabulary_size), np.float32)
         # Guards the scheduler and the fields below, never for as long as a step.
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
         self._turn: object | None = None  # of whoever may step
         self._turn_thread = 0
+        self._last_kind: TurnKind = "loan"
+        self._waiting: dict[TurnKind, int] = {"step": 0, "loan": 0}
         self._current: Step | None = None
         self._unfinished_business = False  # a step or a loan began and did not end
         self._closed = False
@@ -141,9 +147,8 @@ class Engine:
         """Begin a generation; nothing runs before a token is asked for.
 
         It ends with an id of `end_ids` ("stop"), after max_tokens or when the KV cache cannot hold more
-        ("length").
-        Raises ValueError for a prompt that can never fit, an id outside the vocabulary or an impossible
-        number.
+        ("length"). Raises ValueError for a prompt that can never fit, an id outside the vocabulary or an
+        impossible number.
         """
         capacity = self._scheduler.capacity
         if max_tokens < 1:
@@ -151,8 +156,8 @@ class Engine:
         if len(prompt) > capacity:
             raise ValueError(f"the prompt has {len(prompt)} tokens, and {capacity} fit the KV cache")
         ids = np.zeros(min(len(prompt) + max_tokens, capacity + 1), np.int32)
-        ids[: len(prompt)] = self._check_ids("the prompt", prompt)
-        self._check_ids("logit_bias", list(options.logit_bias) or [0])
+        ids[: len(prompt)] = self.check_ids("the prompt", prompt)
+        self.check_ids("logit_bias", list(options.logit_bias) or [0])
         sequence = TokenSequence(
             ids=ids,
             prompt_length=len(prompt),
@@ -163,30 +168,29 @@ class Engine:
             length=len(prompt),
         )
         generation = Generation(self, sequence)
-        with self._condition:
+        with self._lock:
             self._check_open()
             self._scheduler.add(sequence)
         return generation
 
     def cancel(self, sequence: TokenSequence) -> None:
         """See `Generation.cancel`."""
-        with self._condition:
-            if sequence.finish_reason is None or sequence.generated:
-                sequence.finish_reason = "cancelled"
+        with self._lock:
+            sequence.finish_reason = "cancelled"
             step = self._current
             if step is not None and all(participant.ended for participant, _ in step.participants):
-                self._runner.cancel()
+                self.runner.cancel()
             self._condition.notify_all()
 
     def close(self) -> None:
         """Cancel all generations and wait for the step that runs to end.  May be called twice."""
-        with self._condition:
+        with self._lock:
             self._closed = True
             for sequence in self._scheduler.sequences:
                 if not sequence.ended:
                     sequence.finish_reason = "cancelled"
             if self._current is not None:
-                self._runner.cancel()
+                self.runner.cancel()
             self._condition.notify_all()
             while self._turn is not None and self._turn_thread != threading.get_ident():
                 self._condition.wait(_PATIENCE_SECONDS)
@@ -194,8 +198,7 @@ class Engine:
     # Steps
 
     def wait_for_token(self, sequence: TokenSequence, seen: int) -> None:
-        """Come back when the sequence has more than `seen` tokens or has ended, running steps where nobody
-        else does."""
+        """Come back when the sequence has more than `seen` tokens or has ended; run steps where needed."""
 
         def is_there() -> bool:
             return len(sequence.generated) > seen or sequence.ended
@@ -203,21 +206,19 @@ class Engine:
         turn = object()
         while not is_there():
             try:
-                with self._condition:
-                    while self._turn is not None and not is_there():
-                        self._wait_for_turn()
-                    if is_there():
-                        return
-                    self._turn_thread = threading.get_ident()
-                    self._turn = turn
+                if not self._take_turn(turn, "step", is_there):
+                    return
                 self._run_step()
             finally:
-                self._end_turn(turn)
+                if self._turn is turn:
+                    self._turn = None
+                self._wake()
 
     @contextmanager
     def borrow(self, count: int) -> Iterator[list[int]]:
-        """Lend `count` blocks of the KV pool and the right to step, for a `with` block: no generation goes on
-        in it.
+        """Lend `count` blocks of the KV pool and the right to step, for a `with` block.
+
+        No generation goes on in it.  Steps and loans take turns where both are wanted.
 
         Running generations give up blocks where needed and are computed again later.  Raises OutOfMemoryError
         for more blocks than the pool has.
@@ -226,17 +227,14 @@ class Engine:
         if count > most:
             size = self._scheduler.block_size
             raise OutOfMemoryError(
-                f"{count * size} tokens of KV cache are needed and the pool has {most * size}: "
-                "use a shorter text, or load the model with more cache tokens"
+                f"{count * size} tokens of KV cache are needed and the pool has {most * size}: use a "
+                "shorter text, or load the model with more cache tokens"
             )
         turn = object()
         try:
-            with self._condition:
-                while self._turn is not None:
-                    self._wait_for_turn()
+            self._take_turn(turn, "loan", lambda: False)
+            with self._lock:
                 self._check_open()
-                self._turn_thread = threading.get_ident()
-                self._turn = turn
                 self._begin_business()
                 blocks = self._scheduler.take_blocks(count)
             try:
@@ -245,14 +243,18 @@ class Engine:
                 self._scheduler.allocator.release(blocks)
                 self._unfinished_business = False
         finally:
-            self._end_turn(turn)
+            if self._turn is turn:
+                self._turn = None
+            self._wake()
 
     def _run_step(self) -> None:
-        scheduler, runner = self._scheduler, self._runner
-        with self._condition:
+        scheduler, runner = self._scheduler, self.runner
+        with self._lock:
             self._begin_business()
             step = scheduler.next_step(time.perf_counter())
-            assert step.token_count > 0, "an unfinished sequence always has a next token"
+            if step.token_count == 0:  # all were cancelled a moment ago
+                self._unfinished_business = False
+                return
             self._current = step
         count, drawing = step.token_count, len(step.drawing)
         logits = self._logits[:drawing]
@@ -273,7 +275,7 @@ class Engine:
             raise
         finally:
             self._current = None
-        with self._condition:
+        with self._lock:
             scheduler.commit(step, tokens, time.perf_counter())
             self._unfinished_business = False
 
@@ -301,20 +303,36 @@ class Engine:
                     )
         return tokens
 
-    # Turns.  A turn is set and ended by single assignments inside try blocks, so that Ctrl-C never leaves it
-    # taken.
+    # Turns.  One is taken inside a try block and ended by a plain assignment in its finally, where the
+    # interpreter raises no KeyboardInterrupt: Ctrl-C never leaves it taken.
 
-    def _wait_for_turn(self) -> None:
-        if self._turn_thread == threading.get_ident():
-            raise RuntimeError("a generation cannot go on inside this thread's own borrow() or step")
-        self._condition.wait(_PATIENCE_SECONDS)
+    def _take_turn(self, turn: object, kind: TurnKind, is_needless: Callable[[], bool]) -> bool:
+        """Wait until this thread alone may step, and until it is this kind's turn where both kinds wait.
 
-    def _end_turn(self, turn: object) -> None:
-        if self._turn is turn:
-            self._turn_thread = 0
-            self._turn = None
-            with self._condition:
-                self._condition.notify_all()
+        False, with no turn taken, as soon as none is needed any more.
+        """
+        other: TurnKind = "loan" if kind == "step" else "step"
+        with self._lock:
+            self._waiting[kind] += 1
+            try:
+                while not is_needless():
+                    if self._turn is None and not (self._last_kind == kind and self._waiting[other]):
+                        break
+                    if self._turn is not None and self._turn_thread == threading.get_ident():
+                        raise RuntimeError("a generation cannot go on inside this thread's own borrow()")
+                    self._condition.wait(_PATIENCE_SECONDS)
+            finally:
+                self._waiting[kind] -= 1
+            if is_needless():
+                return False
+            self._turn_thread = threading.get_ident()
+            self._last_kind = kind
+            self._turn = turn
+            return True
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._condition.notify_all()
 
     def _begin_business(self) -> None:
         """Mark that the scheduler is being changed, after mending what an interrupt left."""
@@ -326,30 +344,31 @@ class Engine:
         if self._closed:
             raise OctavoError("the engine is closed: its model was closed, load it again")
 
-    def _check_ids(self, what: str, ids: Sequence[int]) -> NDArray[np.int64]:
-        array = np.asarray(ids, np.int64)
-        if array.ndim != 1 or len(array) == 0:
-            raise ValueError(f"{what} has no tokens: give at least one id")
-        wrong = array[(array < 0) | (array >= self._runner.vocabulary_size)]
-        if len(wrong):
-            raise ValueError(
-                f"{what}: {wrong[0]} is not in the vocabulary of {self._runner.vocabulary_size} tokens"
-            )
-        return array
-
     # Whole texts, without drawing
 
     def score(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits after each token of a text, float32 [T, V], in chunks of a step."""
-        ids = self._check_ids("the text", token_ids).astype(np.int32)
-        logits = np.empty((len(ids), self._runner.vocabulary_size), np.float32)
-        with self.borrow(blocks_for(len(ids), self._runner.block_size)) as blocks:
+        ids = self.check_ids("the text", token_ids)
+        logits = np.empty((len(ids), self.runner.vocabulary_size), np.float32)
+        with self.borrow(blocks_for(len(ids), self.runner.block_size)) as blocks:
             table = np.array([blocks], np.int32)
-            for begin in range(0, len(ids), self._runner.max_step_tokens):
-                part = ids[begin : begin + self._runner.max_step_tokens]
+            for begin in range(0, len(ids), self.runner.max_step_tokens):
+                part = ids[begin : begin + self.runner.max_step_tokens]
                 every = np.arange(len(part), dtype=np.int32)
                 end = begin + len(part)
-                self._runner.step(
+                self.runner.step(
                     part, every + np.int32(begin), np.zeros_like(part), table, every, logits[begin:end]
                 )
         return logits
+
+    def check_ids(self, what: str, ids: Sequence[int]) -> NDArray[np.int32]:
+        """The ids as int32; ValueError where there are none, or one is outside the vocabulary."""
+        array = np.asarray(ids, np.int64)
+        if array.ndim != 1 or len(array) == 0:
+            raise ValueError(f"{what} has no tokens: give at least one id")
+        wrong = array[(array < 0) | (array >= self.runner.vocabulary_size)]
+        if len(wrong):
+            raise ValueError(
+                f"{what}: {wrong[0]} is not in the vocabulary of {self.runner.vocabulary_size} tokens"
+            )
+        return array.astype(np.int32)
