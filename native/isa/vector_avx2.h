@@ -71,6 +71,7 @@ inline F load_high_nibbles(const std::uint8_t* p) {
 inline I load_int(const std::int32_t* p) { OCTAVO_BOTH(I, _mm256_loadu_si256((const __m256i*)(p + 8 * h))); }
 inline I broadcast_int(std::int32_t x) { OCTAVO_BOTH(I, _mm256_set1_epi32(x)); }
 inline I operator+(I a, I b) { OCTAVO_BOTH(I, _mm256_add_epi32(a.v[h], b.v[h])); }
+inline I operator-(I a, I b) { OCTAVO_BOTH(I, _mm256_sub_epi32(a.v[h], b.v[h])); }
 inline F to_float(I a) { OCTAVO_BOTH(F, _mm256_cvtepi32_ps(a.v[h])); }
 inline I to_int(F a) { OCTAVO_BOTH(I, _mm256_cvtps_epi32(a.v[h])); }
 inline void store_bytes(std::int8_t* p, I a) {
@@ -129,6 +130,12 @@ inline float reduce_max(F a) {
   __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   y = _mm_max_ps(y, _mm_movehl_ps(y, y));
   return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
+}
+inline std::int32_t reduce_add(I a) {
+  const __m256i x = _mm256_add_epi32(a.v[0], a.v[1]);
+  __m128i y = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  y = _mm_add_epi32(y, _mm_unpackhi_epi64(y, y));
+  return _mm_cvtsi128_si32(_mm_add_epi32(y, _mm_shuffle_epi32(y, 1)));
 }
 
 #undef OCTAVO_BOTH

@@ -60,6 +60,7 @@ inline F load_high_nibbles(const std::uint8_t* p) {
 inline I load_int(const std::int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline I broadcast_int(std::int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline I operator+(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline I operator-(I a, I b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline F to_float(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I to_int(F a) { return {_mm512_cvtps_epi32(a.v)}; }  // to nearest, ties to even
 inline void store_bytes(std::int8_t* p, I a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(a.v)); }
@@ -101,6 +102,7 @@ inline float reduce_add(F a) {
   return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
 }
 inline float reduce_max(F a) { return _mm512_reduce_max_ps(a.v); }
+inline std::int32_t reduce_add(I a) { return _mm512_reduce_add_epi32(a.v); }
 
 }  // namespace
 }  // namespace octavo

@@ -67,6 +67,7 @@ inline F load_high_nibbles(const std::uint8_t* p) { return bytes_to_float(vshrq_
 inline I load_int(const std::int32_t* p) { OCTAVO_FOUR(I, vld1q_s32(p + 4 * h)); }
 inline I broadcast_int(std::int32_t x) { OCTAVO_FOUR(I, vdupq_n_s32(x)); }
 inline I operator+(I a, I b) { OCTAVO_FOUR(I, vaddq_s32(a.v[h], b.v[h])); }
+inline I operator-(I a, I b) { OCTAVO_FOUR(I, vsubq_s32(a.v[h], b.v[h])); }
 inline F to_float(I a) { OCTAVO_FOUR(F, vcvtq_f32_s32(a.v[h])); }
 inline I to_int(F a) { OCTAVO_FOUR(I, vcvtnq_s32_f32(a.v[h])); }
 inline void store_bytes(std::int8_t* p, I a) {
@@ -112,6 +113,10 @@ inline float reduce_add(F a) {
 }
 inline float reduce_max(F a) {
   return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3])));
+}
+
+inline std::int32_t reduce_add(I a) {
+  return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3])));
 }
 
 #undef OCTAVO_FOUR

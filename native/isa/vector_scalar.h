@@ -56,6 +56,7 @@ inline F load_high_nibbles(const std::uint8_t* p) { OCTAVO_LANES(F, float(p[i] >
 inline I load_int(const std::int32_t* p) { OCTAVO_LANES(I, p[i]); }
 inline I broadcast_int(std::int32_t x) { OCTAVO_LANES(I, x); }
 inline I operator+(I a, I b) { OCTAVO_LANES(I, a.v[i] + b.v[i]); }
+inline I operator-(I a, I b) { OCTAVO_LANES(I, a.v[i] - b.v[i]); }
 inline F to_float(I a) { OCTAVO_LANES(F, float(a.v[i])); }
 // The current rounding mode is to nearest, ties to even.  What no int holds becomes INT_MIN, as on x86.
 inline I to_int(F a) {
@@ -97,6 +98,12 @@ inline float reduce_add(F a) {
 inline float reduce_max(F a) {
   for (int i = 1; i < 16; ++i) a.v[0] = a.v[0] > a.v[i] ? a.v[0] : a.v[i];
   return a.v[0];
+}
+
+inline std::int32_t reduce_add(I a) {
+  std::int32_t sum = 0;
+  for (std::int32_t lane : a.v) sum += lane;
+  return sum;
 }
 
 #undef OCTAVO_LANES

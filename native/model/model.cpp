@@ -55,18 +55,16 @@ int Model::rope(const std::vector<float>& frequencies, float attention_factor) {
 }
 
 void Model::cache(int layers, int heads, int key_value_heads, int head_width, int blocks, CacheType type) {
-  require(head_width % 16 == 0 && head_width > 0, "the head width must be a multiple of 16");
+  require(head_width % 16 == 0 && head_width > 0 && head_width <= kMaxHeadWidth,
+          "the head width must be a multiple of 16, and at most 1024");
   require(key_value_heads > 0 && heads % key_value_heads == 0, "the heads must be a multiple of the key-value heads");
   require(layers > 0 && blocks > 0, "the cache must have layers and blocks");
   cache_layers_ = layers;
   cache_heads_ = key_value_heads;
   heads_ = heads;
   cache_blocks_ = blocks;
-  cache_shape_.head_bytes = cache_head_bytes(type, head_width);
-  cache_shape_.block_bytes = cache_shape_.head_bytes * key_value_heads;
-  cache_shape_.type = type;
-  cache_shape_.head_width = head_width;
-  cache_ = AlignedBuffer<std::uint8_t>(cache_shape_.block_bytes * blocks * layers);
+  cache_shape_ = {nullptr, type, head_width, blocks};
+  cache_ = AlignedBuffer<std::uint8_t>(cache_shape_.bytes(key_value_heads) * layers);
 }
 
 Stage& Model::open_stage() {

@@ -194,7 +194,7 @@ void Model::run_row(const RowOperation& operation, int token) {
       const Sequence& sequence = sequences_[token_sequence_[token]];
       const int position = input_.positions[token], width = cache_shape_.head_width;
       CacheLayer layer = cache_shape_;
-      layer.data = cache_.data() + cache_shape_.block_bytes * cache_blocks_ * operation.table;
+      layer.data = cache_.data() + cache_shape_.bytes(cache_heads_) * operation.table;
       for (int head = 0; head < cache_heads_; ++head)
         kernels_->store_cache(layer, sequence.blocks[position / kBlockTokens], position % kBlockTokens, head,
                               at(operation.in, token) + head * width, at(operation.in2, token) + head * width);
@@ -223,7 +223,7 @@ void Model::merge_partials(const Stage& stage, int token) {
   const int splits = (sequences_[token_sequence_[token]].keys - 1) / kSplitTokens + 1;
   for (int head = 0; head < heads_; ++head) {
     const std::size_t row = std::size_t(token) * heads_ + head;
-    kernels_->merge(partials_.data() + row * splits_ * (width + 16), splits, width,
+    kernels_->merge(cache_shape_.type, partials_.data() + row * splits_ * (width + 16), splits, width,
                     at(before.attention->out, token) + head * width);
   }
 }
@@ -274,7 +274,7 @@ void Model::run_attention_piece(const AttentionPart& part, const AttentionPiece&
   const int group = heads_ / cache_heads_, width = cache_shape_.head_width;
   AttentionTask task{};
   task.cache = cache_shape_;
-  task.cache.data = cache_.data() + cache_shape_.block_bytes * cache_blocks_ * part.layer;
+  task.cache.data = cache_.data() + cache_shape_.bytes(cache_heads_) * part.layer;
   task.blocks = sequence.blocks;
   task.positions = input_.positions + sequence.first;
   task.queries = at(part.query, sequence.first);

@@ -5,122 +5,14 @@
 //
 // Included by isa/*.cpp after a vector_*.h and ops/rows.h.
 #pragma once
-#include <limits>
-#include <type_traits>
-
-#include "ops/kernels.h"
-#include "ops/rows.h"
+#include "ops/attention_tiles.h"
 
 namespace octavo {
 namespace {
 
+constexpr std::size_t kLead = 4096;  // bytes that memory brings ahead of their use
+
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
-
-template <CacheType type>
-inline F load_cache(const std::uint8_t* tile, std::size_t element) {
-  if constexpr (type == CacheType::F16) return load_half((const std::uint16_t*)tile + element);
-  return load_signed_bytes((const std::int8_t*)tile + element);
-}
-
-template <CacheType type>
-constexpr std::size_t kElementBytes = type == CacheType::F16 ? 2 : 1;
-
-// What a tile of rows sees: the row's query, and the positions [first, last] it may look at.
-struct Rows {
-  const float* query[kRowTile];
-  int first[kRowTile];
-  int last[kRowTile];
-  int lowest = std::numeric_limits<int>::max();
-  int highest = -1;
-};
-
-inline Rows visible_rows(const AttentionTask& task) {
-  Rows rows;
-  for (int r = 0; r < task.rows; ++r) {
-    const int token = (task.first_row + r) / task.group, head = (task.first_row + r) % task.group;
-    const std::size_t column = std::size_t(task.key_value_head * task.group + head) * task.cache.head_width;
-    rows.query[r] = task.queries + task.query_stride * token + column;
-    const int position = task.positions[token];
-    rows.last[r] = task.causal ? position : task.keys - 1;
-    rows.first[r] = task.window && position >= task.window ? position - task.window + 1 : 0;
-    rows.lowest = rows.first[r] < rows.lowest ? rows.first[r] : rows.lowest;
-    rows.highest = rows.last[r] > rows.highest ? rows.last[r] : rows.highest;
-  }
-  return rows;
-}
-
-// scores[row][slot] of one block of 32 keys.  `next` is the tile that will be read after this one: memory brings it
-// meanwhile, since blocks lie anywhere and no processor guesses where.
-template <CacheType type, int count>
-void score_block(const AttentionTask& task, const Rows& rows, const std::uint8_t* keys, const std::uint8_t* next,
-                 float* scores) {
-  F sum[count][2];
-  for (int r = 0; r < count; ++r) sum[r][0] = sum[r][1] = zero_lanes();
-  for (int d = 0; d < task.cache.head_width; ++d) {
-    prefetch(next + std::size_t(d) * kBlockTokens * kElementBytes<type>);
-    const F low = load_cache<type>(keys, std::size_t(d) * kBlockTokens);
-    const F high = load_cache<type>(keys, std::size_t(d) * kBlockTokens + 16);
-OCTAVO_UNROLL
-    for (int r = 0; r < count; ++r) {
-      const F q = broadcast(rows.query[r][d]);
-      sum[r][0] = multiply_add(q, low, sum[r][0]);
-      sum[r][1] = multiply_add(q, high, sum[r][1]);
-    }
-  }
-  const float* key_scales = (const float*)(keys + 2 * task.cache.tile_bytes());
-  for (int r = 0; r < count; ++r) {
-    for (int half = 0; half < 2; ++half) {
-      F score = sum[r][half] * broadcast(task.scale);
-      if constexpr (type == CacheType::I8) score = score * load(key_scales + 16 * half);
-      if (task.softcap != 0.0f)
-        score = broadcast(task.softcap) * hyperbolic_tangent(score / broadcast(task.softcap));
-      store(scores + std::size_t(r) * kSplitTokens + 16 * half, score);
-    }
-  }
-}
-
-// values[row][D] += weights[row][slot] * V[slot][D] over one block, 32 columns at a time.
-template <CacheType type, int count>
-void add_values(const AttentionTask& task, const std::uint8_t* values, const std::uint8_t* next, const float* weights,
-                float* sums) {
-  const int width = task.cache.head_width;
-  for (int column = 0; column < width; column += 32) {
-    F sum[count][2];
-    for (int r = 0; r < count; ++r)
-      for (int c = 0; c < 2; ++c)
-        sum[r][c] = column + 16 * c < width ? load(sums + std::size_t(r) * width + column + 16 * c) : zero_lanes();
-    for (int slot = 0; slot < kBlockTokens; ++slot) {
-      const std::size_t at = std::size_t(slot) * width + column;
-      prefetch(next + at * kElementBytes<type>);
-      const F low = load_cache<type>(values, at);
-      const F high = column + 16 < width ? load_cache<type>(values, at + 16) : zero_lanes();
-OCTAVO_UNROLL
-      for (int r = 0; r < count; ++r) {
-        const F weight = broadcast(weights[std::size_t(r) * kSplitTokens + slot]);
-        sum[r][0] = multiply_add(weight, low, sum[r][0]);
-        sum[r][1] = multiply_add(weight, high, sum[r][1]);
-      }
-    }
-    for (int r = 0; r < count; ++r)
-      for (int c = 0; c < 2; ++c)
-        if (column + 16 * c < width) store(sums + std::size_t(r) * width + column + 16 * c, sum[r][c]);
-  }
-}
-
-// Calls function with the number of rows as a constant, so that all of them share one pass over the keys.
-template <class Function>
-inline void with_count(int rows, Function&& function) {
-  switch (rows) {
-    case 1: return function(std::integral_constant<int, 1>{});
-    case 2: return function(std::integral_constant<int, 2>{});
-    case 3: return function(std::integral_constant<int, 3>{});
-    case 4: return function(std::integral_constant<int, 4>{});
-    case 5: return function(std::integral_constant<int, 5>{});
-    case 6: return function(std::integral_constant<int, 6>{});
-    case 7: return function(std::integral_constant<int, 7>{});
-    default: return function(std::integral_constant<int, kRowTile>{});
-  }
-}
 
 // Scores outside a row's [first, last] become -inf; `base` is the position of scores[row][0].
 inline void mask_block(const Rows& rows, int count, int base, float* scores) {
@@ -146,26 +38,32 @@ inline void fold(float split_max, float split_sum, const float* split, int width
     store(values + i, multiply_add(load(split + i), new_factor, load(values + i) * old_factor));
 }
 
-inline void finish_row(const float* values, float sum, int width, float* out) {
-  const F inverse = broadcast(1.0f / sum);
-  for (int i = 0; i < width; i += 16) store(out + i, load(values + i) * inverse);
-}
-
 // One split for all rows of the task: split_max, split_sum [rows] and sums [rows][D] are written.
-template <CacheType type>
-void attend_split(const AttentionTask& task, const Rows& rows, int split, float* scores, float* split_max,
-                  float* split_sum, float* sums) {
+template <class Tiles>
+void attend_split(const Tiles& tiles, const AttentionTask& task, const Rows& rows, int split, float* scores,
+                  float* split_max, float* split_sum, float* sums) {
   const int base = split * kSplitTokens;
   const int begin = (rows.lowest > base ? rows.lowest - base : 0) / kBlockTokens;
   const int last = rows.highest - base < kSplitTokens - 1 ? rows.highest - base : kSplitTokens - 1;
   const int end = last < 0 ? 0 : last / kBlockTokens + 1;
   const std::int32_t* table = task.blocks + split * (kSplitTokens / kBlockTokens);
+  const auto keys = [&](int block) { return task.cache.keys(table[block], task.key_value_head); };
+  const auto values = [&](int block) { return task.cache.values(table[block], task.key_value_head); };
+  // What is read `kLead` bytes later, for the prefetch: keys of all blocks, then their values, then the next split,
+  // which is likely this thread's next piece.
+  const int blocks = end - begin, lead = 1 + int(kLead / task.cache.tile_bytes());
+  const int after = (base + kSplitTokens) / kBlockTokens, known = (task.keys - 1) / kBlockTokens + 1;
+  const auto ahead = [&](int index) -> const std::uint8_t* {
+    index += lead;
+    if (index < blocks) return keys(begin + index);
+    if (index < 2 * blocks) return values(begin + index - blocks);
+    const int next = after + index - 2 * blocks;
+    return next < known ? task.cache.keys(task.blocks[next], task.key_value_head) : keys(begin);
+  };
   for (int block = begin; block < end; ++block) {
-    const std::uint8_t* keys = task.cache.head(table[block], task.key_value_head);
-    const std::uint8_t* next = block + 1 < end ? task.cache.head(table[block + 1], task.key_value_head)
-                                               : task.cache.head(table[begin], task.key_value_head) + task.cache.tile_bytes();
+    const std::uint8_t* next = ahead(block - begin);
     float* at = scores + block * kBlockTokens;
-    with_count(task.rows, [&](auto count) { score_block<type, decltype(count)::value>(task, rows, keys, next, at); });
+    with_count(task.rows, [&](auto count) { tiles.template score<decltype(count)::value>(keys(block), next, at); });
     mask_block(rows, task.rows, base + block * kBlockTokens, at);
   }
   for (int r = 0; r < task.rows; ++r) {
@@ -183,30 +81,21 @@ void attend_split(const AttentionTask& task, const Rows& rows, int split, float*
   }
   for (int i = 0; i < task.rows * task.cache.head_width; i += 16) store(sums + i, zero_lanes());
   for (int block = begin; block < end; ++block) {
-    const std::uint8_t* keys = task.cache.head(table[block], task.key_value_head);
-    const std::uint8_t* values = keys + task.cache.tile_bytes();
+    const std::uint8_t* next = ahead(blocks + block - begin);
     float* at = scores + block * kBlockTokens;
-    if constexpr (type == CacheType::I8) {
-      const float* value_scales = (const float*)(keys + 2 * task.cache.tile_bytes()) + kBlockTokens;
-      for (int r = 0; r < task.rows; ++r)
-        for (int i = 0; i < kBlockTokens; i += 16) {
-          float* weight = at + std::size_t(r) * kSplitTokens + i;
-          store(weight, load(weight) * load(value_scales + i));
-        }
-    }
-    const std::uint8_t* next =
-        block + 1 < end ? task.cache.head(table[block + 1], task.key_value_head) + task.cache.tile_bytes() : values;
-    with_count(task.rows, [&](auto count) { add_values<type, decltype(count)::value>(task, values, next, at, sums); });
+    with_count(task.rows,
+               [&](auto count) { tiles.template add_values<decltype(count)::value>(values(block), next, at, sums); });
   }
 }
 
-template <CacheType type>
-void attend_typed(const AttentionTask& task, float* scratch) {
+template <class Tiles>
+void attend_over(const AttentionTask& task, float* scratch) {
   const Rows rows = visible_rows(task);
   const int width = task.cache.head_width;
   float* scores = scratch;
   float* sums = scores + kRowTile * kSplitTokens;
   float* values = sums + std::size_t(kRowTile) * width;
+  const Tiles tiles(task, rows, values + std::size_t(kRowTile) * width);
   float split_max[kRowTile], split_sum[kRowTile], row_max[kRowTile], row_sum[kRowTile];
   for (int r = 0; r < task.rows; ++r) row_max[r] = kMasked, row_sum[r] = 0.0f;
   for (int i = 0; i < task.rows * width; i += 16) store(values + i, zero_lanes());
@@ -214,7 +103,7 @@ void attend_typed(const AttentionTask& task, float* scratch) {
   for (int split = task.split_begin; split < task.split_end; ++split) {
     const bool empty = rows.highest < split * kSplitTokens || rows.lowest >= (split + 1) * kSplitTokens;
     if (empty && !task.partials) continue;
-    attend_split<type>(task, rows, split, scores, split_max, split_sum, sums);
+    attend_split(tiles, task, rows, split, scores, split_max, split_sum, sums);
     for (int r = 0; r < task.rows; ++r) {
       const float* sum = sums + std::size_t(r) * width;
       if (!task.partials) {
@@ -233,57 +122,32 @@ void attend_typed(const AttentionTask& task, float* scratch) {
   for (int r = 0; r < task.rows; ++r) {
     const std::size_t offset = rows.query[r] - task.queries;
     const std::size_t token = offset / task.query_stride, column = offset % task.query_stride;
-    finish_row(values + std::size_t(r) * width, row_sum[r], width, task.out + task.out_stride * token + column);
+    Tiles::finish(values + std::size_t(r) * width, 1.0f / row_sum[r], width,
+                  task.out + task.out_stride * token + column);
   }
 }
 
 void attend(const AttentionTask& task, float* scratch) {
-  if (task.cache.type == CacheType::F16) return attend_typed<CacheType::F16>(task, scratch);
-  attend_typed<CacheType::I8>(task, scratch);
+  if (task.cache.type == CacheType::F16) return attend_over<HalfTiles>(task, scratch);
+  attend_over<ByteTiles>(task, scratch);
 }
 
 // The same fold as above, over partials [splits][D + 16] that other tasks have left.
-void merge(const float* partials, int splits, int width, float* out) {
+void merge(CacheType type, const float* partials, int splits, int width, float* out) {
   float row_max = kMasked, row_sum = 0.0f;
-  for (int i = 0; i < width; i += 16) store(out + i, zero_lanes());
+  alignas(64) float values[kMaxHeadWidth];
+  for (int i = 0; i < width; i += 16) store(values + i, zero_lanes());
   for (int split = 0; split < splits; ++split, partials += width + 16)
-    fold(partials[0], partials[1], partials + 16, width, row_max, row_sum, out);
-  finish_row(out, row_sum, width, out);
+    fold(partials[0], partials[1], partials + 16, width, row_max, row_sum, values);
+  if (type == CacheType::F16) return HalfTiles::finish(values, 1.0f / row_sum, width, out);
+  ByteTiles::finish(values, 1.0f / row_sum, width, out);
 }
 
 void store_cache(const CacheLayer& layer, std::int32_t block, int slot, int head, const float* key,
                  const float* value) {
-  const int width = layer.head_width;
-  std::uint8_t* keys = layer.head(block, head);
-  std::uint8_t* values = keys + layer.tile_bytes();
-  const F limit = broadcast(65504.0f), negative_limit = broadcast(-65504.0f);
-  if (layer.type == CacheType::F16) {
-    for (int i = 0; i < width; i += 16) {
-      std::uint16_t halves[16];
-      store_half(halves, maximum(minimum(load(key + i), limit), negative_limit));
-      for (int j = 0; j < 16; ++j) ((std::uint16_t*)keys)[std::size_t(i + j) * kBlockTokens + slot] = halves[j];
-      store_half((std::uint16_t*)values + std::size_t(slot) * width + i,
-                 maximum(minimum(load(value + i), limit), negative_limit));
-    }
-    return;
-  }
-  float* scales = (float*)(values + layer.tile_bytes());
-  for (int which = 0; which < 2; ++which) {
-    const float* in = which == 0 ? key : value;
-    F largest = zero_lanes();
-    for (int i = 0; i < width; i += 16) largest = maximum(largest, magnitude(load(in + i)));
-    const float top = reduce_max(largest);
-    scales[which * kBlockTokens + slot] = top / 127.0f;
-    const F inverse = broadcast(top > 0.0f ? 127.0f / top : 0.0f);
-    for (int i = 0; i < width; i += 16) {
-      std::int8_t codes[16];
-      store_bytes(codes, to_int(load(in + i) * inverse));
-      for (int j = 0; j < 16; ++j) {
-        if (which == 0) ((std::int8_t*)keys)[std::size_t(i + j) * kBlockTokens + slot] = codes[j];
-        else ((std::int8_t*)values)[std::size_t(slot) * width + i + j] = codes[j];
-      }
-    }
-  }
+  std::uint8_t *keys = layer.keys(block, head), *values = layer.values(block, head);
+  if (layer.type == CacheType::F16) return HalfTiles::store(keys, values, layer.head_width, slot, key, value);
+  ByteTiles::store(keys, values, layer.head_width, slot, key, value);
 }
 
 }  // namespace

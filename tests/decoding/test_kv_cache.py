@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
 
-from octavo.decoding.kv_cache import BlockAllocator, blocks_for, blocks_that_fit, kv_bytes
+from octavo.decoding.kv_cache import BlockAllocator, blocks_for, blocks_that_fit, kv_bytes, resolve_kv_type
 from octavo.errors import OutOfMemoryError
 from octavo.model_config import ModelConfig
 
@@ -72,3 +73,11 @@ def test_a_pool_that_does_not_fit_is_refused_with_what_would() -> None:
     assert blocks_that_fit(CONFIG, 64, block_size=32, available_bytes=2 * per_block) == 2
     with pytest.raises(OutOfMemoryError, match="ask for 32 tokens or fewer or kv_type='int8'"):
         blocks_that_fit(CONFIG, 64, block_size=32, available_bytes=2 * per_block - 1)
+
+
+def test_auto_keeps_biased_keys_at_16_bits() -> None:
+    assert resolve_kv_type("auto", CONFIG) == "int8"
+    assert resolve_kv_type("auto", dataclasses.replace(CONFIG, architecture="qwen2")) == "f16"
+    assert resolve_kv_type("f16", CONFIG) == "f16"
+    with pytest.raises(ValueError, match="'auto', 'f16' or 'int8'"):
+        resolve_kv_type("f64", CONFIG)  # type: ignore[arg-type]

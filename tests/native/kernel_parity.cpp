@@ -131,9 +131,9 @@ std::vector<float> attend_all(const Kernels& kernels, CacheType type, int keys, 
   const int width = 64, group = 3, blocks = (keys + kBlockTokens - 1) / kBlockTokens;
   std::mt19937 seeded(7);
   std::normal_distribution<float> distribution;
-  std::vector<float> cache_memory(cache_head_bytes(type, width) * blocks / sizeof(float));
-  CacheLayer cache{(std::uint8_t*)cache_memory.data(), cache_head_bytes(type, width), cache_head_bytes(type, width),
-                   type, width};
+  CacheLayer cache{nullptr, type, width, blocks};
+  std::vector<float> cache_memory(cache.bytes(1) / sizeof(float));
+  cache.data = (std::uint8_t*)cache_memory.data();
   std::vector<std::int32_t> table(blocks), positions{keys - 1};
   for (int block = 0; block < blocks; ++block) table[block] = blocks - 1 - block;
   std::vector<float> key(width), value(width), query(group * width), out(group * width);
@@ -160,7 +160,7 @@ std::vector<float> attend_all(const Kernels& kernels, CacheType type, int keys, 
     kernels.attend(task, scratch.data());
   }
   for (int head = 0; head < group; ++head)
-    kernels.merge(partials.data() + task.row_stride * head, splits, width, out.data() + head * width);
+    kernels.merge(type, partials.data() + task.row_stride * head, splits, width, out.data() + head * width);
   return out;
 }
 

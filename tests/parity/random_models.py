@@ -242,12 +242,19 @@ class Model:
     ) -> NDArray[np.float32]:
         """The reference with the roundings that the native step declares, and no other.
 
-        The cache keeps keys and values as float16, or as int8 with a scale for each head and token; the
-        inputs of quantized matmuls are rounded by `round_inputs`.
+        The cache keeps keys and values as float16, or rotated as int8 with a scale for each head and token;
+        the inputs of quantized matmuls are rounded by `round_inputs`.
         """
 
         def round_cache(x: torch.Tensor) -> torch.Tensor:
-            return x.half().float() if kv_type == "f16" else round_int8(x, x.shape[-1])
+            if kv_type == "f16":
+                return x.half().float()
+            width = x.shape[-1]
+            length = width & -width  # the largest power of two that divides it
+            rotation = torch.from_numpy(hadamard(length)).float() / length**0.5
+            rotated = (x.unflatten(-1, (-1, length)) @ rotation).flatten(-2)
+            rounded = round_int8(rotated, width).unflatten(-1, (-1, length))
+            return (rounded @ rotation).flatten(-2)
 
         def attend(query: Any, key: Any, value: Any, mask: Any, **options: float) -> torch.Tensor:
             return naive_attention(query, round_cache(key), round_cache(value), mask, **options)
@@ -268,6 +275,14 @@ class Model:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def hadamard(size: int) -> NDArray[np.float64]:
+    """Sylvester's: [[H, H], [H, -H]] of half the size."""
+    if size == 1:
+        return np.ones((1, 1))
+    half = hadamard(size // 2)
+    return np.block([[half, half], [half, -half]])
 
 
 def round_int8(x: torch.Tensor, group: int) -> torch.Tensor:

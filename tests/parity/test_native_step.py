@@ -39,6 +39,7 @@ FLOATS = (TensorType.F32, TensorType.F16, TensorType.BF16)
 FLOAT_SHARE = 2e-4
 ERROR_RATIO = 1.1
 SAME_RATIO = 1.0
+TIPPED_RATIO = 0.2
 
 
 def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
@@ -61,10 +62,15 @@ def assert_agrees(
     assert mean_entropy(exact) > 1.0
     assert (exact.argmax(axis=1) == ids).mean() < 0.9
     rounded = tiny.rounded(ids, int8_inputs=type not in FLOATS, kv_type=kv_type)
-    if type in FLOATS:
+    if type in FLOATS and kv_type == "f16":
         assert relative_error(found, rounded) < FLOAT_SHARE
         return
     allowed = relative_error(rounded, exact)
+    if type in FLOATS:
+        # Queries and weights of 15 bits tip a key to its next int8 now and then; all else is the same.
+        assert relative_error(found, exact) < ERROR_RATIO * allowed
+        assert relative_error(found, rounded) < TIPPED_RATIO * allowed
+        return
     assert relative_error(found, exact) < ERROR_RATIO * allowed
     assert relative_error(found, rounded) < SAME_RATIO * allowed
     agreement, limit = Agreement(), Agreement()

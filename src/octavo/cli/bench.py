@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from octavo.api import Model
-    from octavo.decoding.kv_cache import KVType
+    from octavo.decoding.kv_cache import KVChoice, KVType
 
 BATCHES = (1, 4, 8)
 DEEP = 2048  # tokens that are already there in the deep rows
@@ -61,7 +61,7 @@ QUICK = Sizes(prompt=128, generate=16, depths=(0,), repetitions=1, bandwidth_sec
 @click.argument("model")
 @click.option("--quick", is_flag=True, help="Shorter prompt and generation, at depth 0 only.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: what this process may really use.")
-@click.option("--kv-type", type=click.Choice(["f16", "int8"]), default="f16", show_default=True)
+@click.option("--kv-type", type=click.Choice(["auto", "f16", "int8"]), default="auto", show_default=True)
 @click.option("--offline", is_flag=True, help="Never use the network.")
 @click.option(
     "--json", "as_json", is_flag=True, help="One object: model, threads, isa, bandwidth_gb_s, rows."
@@ -69,7 +69,7 @@ QUICK = Sizes(prompt=128, generate=16, depths=(0,), repetitions=1, bandwidth_sec
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 @reports_errors
 def command(
-    model: str, quick: bool, threads: int | None, kv_type: KVType, offline: bool, as_json: bool, quiet: bool
+    model: str, quick: bool, threads: int | None, kv_type: KVChoice, offline: bool, as_json: bool, quiet: bool
 ) -> None:
     """Speed of MODEL on prompts and in generation, for 1, 4 and 8 sequences, at depth 0 and 2048.
 
@@ -78,6 +78,8 @@ def command(
     reading weights and KV cache at the memory bandwidth measured here and now, and, where it is known, of
     the multiplications at the measured speed of 8-bit dot products.
     """
+    from octavo.decoding.kv_cache import resolve_kv_type
+
     sizes = QUICK if quick else FULL
     longest = max(sizes.depths) + max(sizes.prompt, sizes.generate + 2)
     with load_model(
@@ -91,7 +93,7 @@ def command(
     ) as loaded:
         machine = roofline.measure(loaded.threads, seconds=sizes.bandwidth_seconds)
         with ProgressBar("measuring", quiet=quiet) as progress:
-            rows = list(measure(loaded, sizes, machine, progress, kv_type))
+            rows = list(measure(loaded, sizes, machine, progress, resolve_kv_type(kv_type, loaded.config)))
         report = {
             "model": model,
             "threads": loaded.threads,

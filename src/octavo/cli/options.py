@@ -80,10 +80,10 @@ _MODEL_OPTIONS = (
     click.option("--threads", type=click.IntRange(min=1), help="Default: what this process may really use."),
     click.option(
         "--kv-type",
-        type=click.Choice(["f16", "int8"]),
-        default="f16",
+        type=click.Choice(["auto", "f16", "int8"]),
+        default="auto",
         show_default=True,
-        help="Storage of the KV cache.",
+        help="Storage of the KV cache; auto is int8 where a model loses nothing by it.",
     ),
     click.option("--offline", is_flag=True, help="Never use the network."),
 )

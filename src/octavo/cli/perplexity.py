@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("--max-tokens", type=click.IntRange(min=2), help="Score only the first tokens of the file.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: what this process may really use.")
-@click.option("--kv-type", type=click.Choice(["f16", "int8"]), default="f16", show_default=True)
+@click.option("--kv-type", type=click.Choice(["auto", "f16", "int8"]), default="auto", show_default=True)
 @click.option("--offline", is_flag=True, help="Never use the network.")
 @click.option("--json", "as_json", is_flag=True, help="One object: perplexity, tokens, nats_per_token.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")

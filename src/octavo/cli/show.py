@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from octavo.cli.rendering import ProgressBar, printable, reports_errors
 
 if TYPE_CHECKING:
+    from octavo.decoding.kv_cache import KVChoice
     from octavo.weights.checkpoint import Checkpoint
 
 MEGABYTE = 1e6
@@ -20,13 +21,11 @@ MEGABYTE = 1e6
 @click.command("show")
 @click.argument("model")
 @click.option("--context", type=click.IntRange(min=1), help="Count the memory for this many tokens.")
-@click.option("--kv-type", type=click.Choice(["f16", "int8"]), default="f16", show_default=True)
+@click.option("--kv-type", type=click.Choice(["auto", "f16", "int8"]), default="auto", show_default=True)
 @click.option("--offline", is_flag=True, help="Never use the network.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @reports_errors
-def command(
-    model: str, context: int | None, kv_type: Literal["f16", "int8"], offline: bool, as_json: bool
-) -> None:
+def command(model: str, context: int | None, kv_type: KVChoice, offline: bool, as_json: bool) -> None:
     """Print a model's architecture, parameters, tensor formats, licence, and the memory that it will need."""
     from octavo.weights import hub
     from octavo.weights.checkpoint import open_checkpoint
@@ -45,14 +44,15 @@ def command(
 def describe(
     checkpoint: Checkpoint,
     context: int | None,
-    kv_type: Literal["f16", "int8"],
+    kv_choice: KVChoice,
     *,
     licence: str | None = None,
 ) -> dict[str, object]:
     """Facts of a model as a JSON object.  licence: what is known where the file does not say."""
-    from octavo.decoding.kv_cache import kv_bytes
+    from octavo.decoding.kv_cache import kv_bytes, resolve_kv_type
 
     config = checkpoint.config
+    kv_type = resolve_kv_type(kv_choice, config)
     tensors = checkpoint.tensors.values()
     formats: Counter[str] = Counter()
     for tensor in tensors:

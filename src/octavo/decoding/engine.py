@@ -338,6 +338,7 @@ class Engine:
         """Mark that the scheduler is being changed, after mending what an interrupt left."""
         if self._unfinished_business:
             self._scheduler.restart()
+            self._current = None
         self._unfinished_business = True
 
     def _check_open(self) -> None:

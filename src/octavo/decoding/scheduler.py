@@ -75,9 +75,15 @@ class TokenSequence:
             self.first_token = now
         self.last_token = now
         self.ids[self.length] = token
-        self.length += 1
         self.generated.append(token)
-        if token in self.end_ids:
+        self.settle()
+
+    def settle(self) -> None:
+        """Make all else follow from `generated`: an interrupt may have come right after it grew."""
+        self.length = self.prompt_length + len(self.generated)
+        if self.ended or not self.generated:
+            return
+        if self.generated[-1] in self.end_ids:
             self.finish_reason = "stop"
         elif self.length == len(self.ids):
             self.finish_reason = "length"
@@ -188,6 +194,7 @@ class Scheduler:
         self._free_rows = list(range(self.max_sequences - 1, -1, -1))
         self.running = 0
         for sequence in self.sequences:
+            sequence.settle()
             sequence.blocks, sequence.row, sequence.cached = [], -1, 0
 
     def take_blocks(self, count: int) -> list[int]:
