@@ -35,7 +35,8 @@ def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> Tensor:
 
 def gradient_norm(gradients: list[Tensor]) -> Tensor:
     """The l2 norm of all numbers of the tensors together."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
 
 
 def _gradients(parameters: Iterable[Tensor], limit: float) -> list[Tensor]:

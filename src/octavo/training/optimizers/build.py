@@ -37,8 +37,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimizer over the parameters of a model that are not frozen.
 
-    name: one of OPTIMIZERS; "muon" is Muon for matrices of hidden layers (`hidden_matrices`) and AdamW for all
-    else.  Weight decay is left out for parameters of fewer than two dimensions (gains and biases).
+    name: one of OPTIMIZERS; "muon" is Muon for `hidden_matrices`, AdamW for all else.
+    Weight decay is left out for parameters of fewer than two dimensions (gains and biases).
     options: keywords of the class (momentum, betas, epsilon, ...).
     Raises UnsupportedError for an unknown name or option, and where there is nothing to train.
     """
@@ -47,22 +47,26 @@ def build_optimizer(
     trained = {key: each for key, each in model.named_parameters() if each.requires_grad}
     if not trained:
         raise UnsupportedError("the model has no parameter to train: all are frozen")
-    rule, defaults = (Muon, {}) if name == "muon" else _RULES[name]
-    known = [key for key in inspect.signature(rule).parameters if key not in _GIVEN]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise UnsupportedError(f"optimizer {name} has no option {unknown[0]!r}; it has {', '.join(known)}")
-    settings = {**defaults, **options}
     if name == "muon":
+        _check_options(name, Muon, options)
         chosen = hidden_matrices(model)
         matrices = [each for key, each in trained.items() if key in chosen]
         others = [each for key, each in trained.items() if key not in chosen]
-        return Muon(matrices, others, learning_rate=learning_rate, weight_decay=weight_decay, **settings)
+        return Muon(matrices, others, learning_rate=learning_rate, weight_decay=weight_decay, **options)
+    rule, defaults = _RULES[name]
+    _check_options(name, rule, options)
     groups = [
         {"params": [each for each in trained.values() if each.ndim > 1], "weight_decay": weight_decay},
         {"params": [each for each in trained.values() if each.ndim < 2], "weight_decay": 0.0},
     ]
-    return rule([group for group in groups if group["params"]], learning_rate, **settings)
+    return rule([group for group in groups if group["params"]], learning_rate, **{**defaults, **options})
+
+
+def _check_options(name: str, rule: Callable[..., object], options: Mapping[str, object]) -> None:
+    known = [key for key in inspect.signature(rule).parameters if key not in _GIVEN]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise UnsupportedError(f"optimizer {name} has no option {unknown[0]!r}; it has {', '.join(known)}")
 
 
 _GIVEN = ("parameters", "matrices", "others", "learning_rate", "weight_decay")

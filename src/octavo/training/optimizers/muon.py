@@ -120,7 +120,7 @@ class Muon(torch.optim.Optimizer):
             if parameter.grad is not None:
                 by_shape.setdefault(parameter.shape, []).append(parameter)
         for (rows, columns), parameters in by_shape.items():
-            direction = torch.stack(self._momentum(parameters, group))
+            direction = torch.stack(list(self._momentum(parameters, group)))
             turned = orthogonalize(direction, steps=group["steps"], dtype=DTYPES[group["dtype"]])
             scale = update_scale(rows, columns, group["matching"])
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
