@@ -109,3 +109,22 @@ class GPT(nn.Module):
         for block in self.blocks:
             x = block(x, positions, documents)
         return self.norm(self.output_norm, x)
+
+
+def initialize(model: GPT, seed: int) -> None:
+    """Fresh weights: normal with deviation 1 / sqrt(inputs), at most 0.02 for embeddings (GPT-2 section 2.3).
+
+    What a block adds at the end of its two parts begins at zero, so that the model begins as the identity
+    (Zhang, Dauphin and Ma 2019, Fixup; Bachlechner et al. 2020, ReZero).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("attention.output.weight", "feed_forward.down.weight")):
+                parameter.zero_()
+            elif "embedding" in name:
+                parameter.normal_(std=0.02, generator=generator)
+            elif parameter.dim() == 2:
+                parameter.normal_(std=parameter.shape[1] ** -0.5, generator=generator)
+            elif name.endswith("bias"):
+                parameter.zero_()
