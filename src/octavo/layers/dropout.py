@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from octavo.layers.activations import SELU_ALPHA, SELU_SCALE
 
@@ -38,9 +39,9 @@ def alpha_dropout(x: Tensor, probability: float, generator: torch.Generator | No
 
 
 class Dropout(nn.Module):
-    """`dropout` in training, nothing in evaluation; random numbers are torch's global ones."""
+    """`dropout` in training, nothing in evaluation; by torch's kernel and its global random numbers."""
 
-    function: Callable[[Tensor, float], Tensor] = staticmethod(dropout)
+    function: Callable[[Tensor, float], Tensor] = staticmethod(functional.dropout)
 
     def __init__(self, probability: float) -> None:
         super().__init__()
