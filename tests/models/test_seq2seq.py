@@ -109,6 +109,14 @@ def test_loss_equals_torch_with_label_smoothing_and_skips_padding() -> None:
         assert (total / count).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_the_models_loss_is_the_written_one() -> None:
+    net = model(replace(CONFIG, label_smoothing=0.2))
+    source, target = sentences(5, 3), torch.cat((torch.ones(2, 1, dtype=torch.long), sentences(4, 6)), dim=1)
+    total, count = smoothed_cross_entropy(net(source, target[:, :-1]), target[:, 1:], 0.2, 0)
+    assert count.item() == 10
+    assert net.loss(source, target).item() == pytest.approx((total / count).item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("position", ["post", "pre"])
 def test_padding_changes_nothing_and_the_future_is_unseen(position: Any) -> None:
     net = model(replace(CONFIG, norm_position=position)).eval()

@@ -284,12 +284,17 @@ class Seq2Seq(nn.Module):
         return embedded
 
     def loss(self, source: Tensor, target: Tensor) -> Tensor:
-        """int[B, S] and int[B, T], from the beginning to the end token -> mean loss of a target token."""
-        logits = self(source, target[:, :-1])
-        total, count = smoothed_cross_entropy(
-            logits, target[:, 1:], self.config.label_smoothing, self.config.padding_token
+        """int[B, S] and int[B, T], from the beginning to the end token -> mean loss of a target token.
+
+        As `smoothed_cross_entropy`, by torch's kernel; padding never comes to the output layer.
+        """
+        hidden = self.decode(self.encode(source), target[:, :-1])
+        present = target[:, 1:] != self.config.padding_token
+        return functional.cross_entropy(
+            self.logits(hidden[present]),
+            target[:, 1:][present],
+            label_smoothing=self.config.label_smoothing,
         )
-        return total / count
 
     def _decoder_blocks(self) -> list[DecoderBlock]:
         return [block for block in self.decoder if isinstance(block, DecoderBlock)]
@@ -301,7 +306,8 @@ def smoothed_cross_entropy(
     """Logits [..., V] and targets int[...] -> the sum of losses and how many targets are no padding.
 
     The target distribution gives 1 - smoothing to the token and spreads the rest evenly over all V (5.4;
-    Szegedy et al. 2016, section 7).  Sums, so that parts of a batch add up to the whole.
+    Szegedy et al. 2016, section 7).  Sums, so that parts of a batch add up to the whole; `Seq2Seq.loss` is
+    the fast way to the same.
     """
     present = targets != padding
     log_probabilities = logits[present].log_softmax(dim=-1)
