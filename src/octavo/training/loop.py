@@ -1,0 +1,380 @@
+"""The training loop: batches -> loss -> gradients -> optimizer, with checkpoints that resume exactly.
+
+One update is `Trainer.update`; read that first.  Everything random is a function of the seed and the step.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import torch
+
+from octavo.training.allocation import prepare_process
+from octavo.training.causal import LanguageModelling, Task, Validation
+from octavo.training.checkpoints import TrainingState, list_checkpoints, load_checkpoint, save_checkpoint
+from octavo.training.clipping import clip_by_norm
+from octavo.training.config import FILE_NAME, TrainingConfig, TrainingError, complete, read_config, write_config
+from octavo.training.diagnosis import first_broken_layer
+from octavo.training.metrics import MetricsWriter
+from octavo.training.optimizers import build_optimizer
+from octavo.training.precision import DTYPES, ComputeCopy, choose_precision
+from octavo.training.schedules import build_schedule
+
+# A run by the clock plans its number of steps anew each time that this part of it has passed.
+_PLAN_AGAIN = 0.05
+# Steps that are timed before the first plan.
+_TRIAL_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a view is told after each step.  norm: of all gradients before clipping."""
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    norm: float
+    tokens: int
+    tokens_per_second: float
+    flops_per_second: float
+    seconds: float
+    validation: Validation | None = None
+    sample: str = ""
+
+
+class View(Protocol):
+    """Where progress is shown; see `live_view.LiveView`."""
+
+    def begin(self, config: TrainingConfig, parameters: int, precision: str) -> None: ...
+    def show(self, progress: Progress) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """folder: the model folder.  loss: of the last step.  interrupted: a signal ended it; resume goes on."""
+
+    folder: Path
+    steps: int
+    tokens: int
+    seconds: float
+    loss: float
+    validation: Validation | None
+    interrupted: bool
+
+
+def train(config: TrainingConfig, *, view: View | None = None) -> TrainingResult:
+    """Train a model from the beginning; `config.out` becomes a Hugging Face folder.
+
+    Ctrl-C and SIGTERM save a checkpoint first.  Raises TrainingError when the loss is no longer a number, the
+    folder holds a run already, or the disk is full; FormatError for data that cannot be read.
+    """
+    folder = Path(config.out)
+    if list_checkpoints(folder):
+        raise TrainingError(f"{folder} holds a run already: resume it, or choose another folder")
+    config = complete(config)
+    task = LanguageModelling(config)
+    write_config(config)
+    return Trainer(config, task, view).run()
+
+
+def resume(folder: Path, *, view: View | None = None) -> TrainingResult:
+    """Go on with a run from its newest checkpoint, exactly as if it had never stopped.
+
+    Raises FormatError if no run was begun there, TrainingError if the data has changed since.
+    """
+    config = read_config(folder)
+    task = LanguageModelling(config, folder=folder)
+    trainer = Trainer(config, task, view)
+    checkpoints = list_checkpoints(folder)
+    if checkpoints:
+        trainer.restore(checkpoints[-1])
+    return trainer.run()
+
+
+class Trainer:
+    """One run.  config must be complete."""
+
+    def __init__(self, config: TrainingConfig, task: Task, view: View | None = None) -> None:
+        self.config, self.task, self.view = config, task, view
+        self.out = Path(config.out)
+        threads = prepare_process(config.threads)
+        precision = choose_precision(config.precision, config.hidden_size)
+        self.state = TrainingState(
+            steps=config.steps, precision=precision, fingerprint=task.fingerprint, threads=threads
+        )
+        self._build()
+
+    def _build(self) -> None:
+        config = self.config
+        self.compute = ComputeCopy(self.task.model, DTYPES[self.state.precision])
+        self.optimizer = build_optimizer(
+            config.optimizer,
+            self.task.model,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        self.schedule = build_schedule(
+            config.schedule, warmup=config.warmup, decay=config.decay, final=config.final
+        )
+
+    def restore(self, checkpoint: Path) -> None:
+        """Load a checkpoint.  Raises TrainingError for other data or another kind of arithmetic."""
+        state = load_checkpoint(checkpoint, self.task.model, self.optimizer)
+        if state.fingerprint != self.task.fingerprint:
+            raise TrainingError(
+                f"{checkpoint}: the data or the tokenizer has changed since this checkpoint: "
+                "resuming would not be the same run; train into another folder, or bring the old data back"
+            )
+        threads = prepare_process(state.threads)  # sums are split by threads, so their number matters
+        changed = state.precision != self.state.precision
+        self.state = state
+        self.state.threads = threads
+        if changed:
+            self.compute = ComputeCopy(self.task.model, DTYPES[state.precision])
+
+    # One update
+
+    def update(self) -> tuple[float, float]:
+        """One step: (loss in nats a token, norm of the gradients).  Raises TrainingError for a NaN."""
+        state, config = self.state, self.config
+        torch.manual_seed(config.seed * 1_000_003 + state.step)  # dropout
+        self.compute.refresh()
+        batches = self.task.batches(state.step)
+        # Divided by the targets of the whole step: how it is cut into micro-batches changes nothing.
+        targets = sum(batch.target_count for batch in batches)
+        loss = 0.0
+        for batch in batches:
+            part = self.task.loss(self.compute.module, batch, 1.0 / targets)
+            part.backward()  # type: ignore[no-untyped-call]
+            self.compute.collect()
+            loss += float(part.detach())
+        norm = float(clip_by_norm(self.task.model.parameters(), config.clip or math.inf))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._stop_at_nan(loss, batches)
+        rate = self.rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.tokens += sum(batch.inputs.size for batch in batches)
+        return loss, norm
+
+    def rate(self) -> float:
+        """The learning rate of the coming step."""
+        progress = (self.state.step + 1) / max(self.state.steps, 1)
+        return self.config.learning_rate * self.schedule(progress)
+
+    def _stop_at_nan(self, loss: float, batches: list[object]) -> None:
+        step = self.state.step + 1
+        layer = first_broken_layer(self.compute.module, self.task, batches)
+        self.optimizer.zero_grad(set_to_none=True)
+        self._save()  # the weights before this step: they are still good
+        raise TrainingError(
+            f"step {step}: the loss is {loss} and the first values that are not finite are in {layer}; nothing "
+            f"was changed by this step, and a checkpoint of the one before is kept. Try a lower learning rate "
+            f"(now {self.rate():.2g}), a longer warm-up, or precision float32"
+        )
+
+    # The run
+
+    def run(self) -> TrainingResult:
+        """All steps that are left, then the model folder."""
+        with torch.random.fork_rng(devices=[]), _signals_wait() as stopped:
+            return self._run(stopped)
+
+    def _run(self, stopped: Callable[[], bool]) -> TrainingResult:
+        config, state = self.config, self.state
+        self.out.mkdir(parents=True, exist_ok=True)
+        clock = _Clock(self)
+        if self.view is not None:
+            count = sum(parameter.numel() for parameter in self.task.model.parameters())
+            self.view.begin(config, count, state.precision)
+        if not state.steps:
+            clock.plan_first()
+        metrics = MetricsWriter(self.out, state.step)
+        loss, validation = math.nan, None
+        try:
+            while state.step < state.steps and not stopped():
+                rate = self.rate()
+                loss, norm = self.update()
+                clock.tick()
+                validation = self._measure(metrics, clock, loss, norm, rate)
+                if self._checkpoint_is_due(clock) and state.step < state.steps:
+                    self._save()
+                    clock.saved()
+            self._save()
+            self.task.save(self.out)
+        finally:
+            metrics.close()
+        interrupted = state.step < state.steps
+        if validation is None and not interrupted:
+            self.compute.refresh()
+            validation = self.task.validate(self.compute.module)
+        return TrainingResult(
+            self.out, state.step, state.tokens, state.seconds, loss, validation, interrupted
+        )
+
+    def _measure(
+        self, metrics: MetricsWriter, clock: _Clock, loss: float, norm: float, rate: float
+    ) -> Validation | None:
+        """Metrics of a step; now and then the validation loss and a sample, of the weights after it."""
+        state = self.state
+        validation, sample = None, ""
+        if self._validation_is_due(clock):
+            self.compute.refresh()
+            validation = self.task.validate(self.compute.module)
+            sample = self.task.sample(self.compute.module, state.step)
+            clock.pause_over()
+        speed = clock.tokens_per_second
+        values: dict[str, float | int | str] = {
+            "loss": loss,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "tokens": state.tokens,
+            "tokens_per_second": speed,
+            "seconds": state.seconds,
+        }
+        if validation is not None:
+            values |= {"validation_loss": validation.loss, "bits_per_byte": validation.bits_per_byte}
+            state.best_loss = min(validation.loss, state.best_loss or math.inf)
+        if sample:
+            values["sample"] = sample
+        metrics.write(state.step, **values)
+        if self.view is not None:
+            flops = speed * self.task.flops_per_token
+            self.view.show(
+                Progress(
+                    state.step, state.steps, loss, rate, norm, state.tokens, speed, flops, state.seconds,
+                    validation, sample,
+                )
+            )  # fmt: skip
+        return validation
+
+    def _validation_is_due(self, clock: _Clock) -> bool:
+        state = self.state
+        if state.step == state.steps:
+            return True
+        if self.config.validate_steps:
+            return state.step % self.config.validate_steps == 0
+        return clock.tenth_passed() if clock.by_the_clock else state.step % max(1, state.steps // 10) == 0
+
+    def _checkpoint_is_due(self, clock: _Clock) -> bool:
+        every = self.config.save_steps
+        if every and self.state.step % every == 0:
+            return True
+        minutes = self.config.save_minutes
+        return bool(minutes) and clock.since_save > 60 * minutes
+
+    def _save(self) -> None:
+        save_checkpoint(self.out, self.state, self.task.model, self.optimizer, keep=self.config.keep)
+
+
+class _Clock:
+    """Times of a run; for a run by the clock, also how many steps fit."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        config = trainer.config
+        self._trainer = trainer
+        self._began = self._last = self._save = time.perf_counter()
+        self._before = self._planned = trainer.state.seconds
+        self._step_seconds = self._pause_seconds = 0.0
+        self._tenths = 0
+        self.by_the_clock = bool(config.minutes) and not (config.steps or config.tokens)
+        self.limit = 60 * config.minutes
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self._trainer.config.batch_tokens / max(self._step_seconds, 1e-9)
+
+    @property
+    def since_save(self) -> float:
+        return time.perf_counter() - self._save
+
+    def saved(self) -> None:
+        self._save = time.perf_counter()
+        self.pause_over()
+
+    def pause_over(self) -> None:
+        """Validation and checkpoints are no part of a step's time, but of the run's."""
+        now = time.perf_counter()
+        self._pause_seconds += now - self._last
+        self._last = now
+
+    def tenth_passed(self) -> bool:
+        """Whether another tenth of the time is over since this was last asked."""
+        tenths = int(10 * self._trainer.state.seconds / self.limit)
+        passed, self._tenths = tenths > self._tenths, tenths
+        return passed
+
+    def plan_first(self) -> None:
+        """How many steps fit, by the time of a few whose gradients are thrown away."""
+        trainer = self._trainer
+        trainer.compute.refresh()
+        batches = trainer.task.batches(0)
+        for _ in range(_TRIAL_STEPS):
+            began = time.perf_counter()
+            for batch in batches:
+                trainer.task.loss(trainer.compute.module, batch, 1e-4).backward()  # type: ignore[no-untyped-call]
+                trainer.compute.collect()
+            trainer.optimizer.zero_grad(set_to_none=True)
+            self._step_seconds = time.perf_counter() - began
+        self._plan()
+
+    def tick(self) -> None:
+        """After each step."""
+        now, state = time.perf_counter(), self._trainer.state
+        seconds = now - self._last
+        self._last = now
+        self._step_seconds = 0.9 * self._step_seconds + 0.1 * seconds if self._step_seconds else seconds
+        state.seconds = self._before + now - self._began
+        if self.by_the_clock and state.seconds - self._planned > _PLAN_AGAIN * self.limit:
+            self._planned = state.seconds
+            self._plan()
+
+    def _plan(self) -> None:
+        """The steps that fit into the time left, of which pauses will take the part that they took so far."""
+        state = self._trainer.state
+        elapsed = state.seconds - self._before
+        share = 1.0 - self._pause_seconds / elapsed if elapsed else 0.9
+        left = max(0.0, self.limit - state.seconds) * share
+        state.steps = state.step + max(1, int(left / self._step_seconds))
+
+
+@contextmanager
+def _signals_wait() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM are remembered until the step is over; a second Ctrl-C breaks off at once."""
+    seen: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        if seen and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    def stopped() -> bool:
+        return bool(seen)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def has_run(folder: Path) -> bool:
+    """Whether a run was begun in a folder."""
+    return (folder / FILE_NAME).is_file()
