@@ -51,9 +51,13 @@ def test_attention_equals_the_naive_one(tokens: int, packed: bool, monkeypatch: 
     if documents is not None:
         mask = mask & (documents[:, None, :, None] == documents[:, None, None, :])
     slow = gradients(lambda q, k, v: naive_attention(q, k, v, mask, scale=1.0), query, key, value)
-    assert_same(slow, gradients(lambda q, k, v: fused.causal_attention(q, k, v, documents), query, key, value))
+    assert_same(
+        slow, gradients(lambda q, k, v: fused.causal_attention(q, k, v, documents), query, key, value)
+    )
     monkeypatch.setattr(fused, "LONGEST_BLOCKED", 1)
-    assert_same(slow, gradients(lambda q, k, v: fused.causal_attention(q, k, v, documents), query, key, value))
+    assert_same(
+        slow, gradients(lambda q, k, v: fused.causal_attention(q, k, v, documents), query, key, value)
+    )
 
 
 @pytest.mark.parametrize("norm", [RMSNorm(32, 1e-5), RMSNorm(32, 1e-5, 1.0), LayerNorm(32, 1e-5)])

@@ -45,7 +45,9 @@ def list_files(paths: Sequence[Path]) -> list[Path]:
             kinds = (*TEXTS, *LINES, *TABLES, *PARQUET)
             inside = sorted(file for file in path.rglob("*") if file.suffix in kinds and file.is_file())
             if not inside:
-                raise FormatError(f"{path}: the folder has no file of a kind that is read: {', '.join(kinds)}")
+                raise FormatError(
+                    f"{path}: the folder has no file of a kind that is read: {', '.join(kinds)}"
+                )
             found += inside
         elif path.exists():
             found.append(path)

@@ -141,5 +141,7 @@ class Attention(nn.Module):
     def _projections(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query [B, T, H, D], key and value [B, T, G, D]."""
         width = self.config.head_width
-        query, key, value = (layer(x).unflatten(2, (-1, width)) for layer in (self.query, self.key, self.value))
+        query, key, value = (
+            layer(x).unflatten(2, (-1, width)) for layer in (self.query, self.key, self.value)
+        )
         return query, key, value

@@ -35,9 +35,7 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, documents: Tenso
             return functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
         bias = bias + _triangle(tokens, bias)
         return functional.scaled_dot_product_attention(query, key, value, bias[:, None], scale=1.0)
-    mixed: Tensor = _BlockedAttention.apply(
-        query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), bias
-    )  # type: ignore[no-untyped-call]
+    mixed: Tensor = _BlockedAttention.apply(query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), bias)  # type: ignore[no-untyped-call]
     return mixed.view_as(query)
 
 

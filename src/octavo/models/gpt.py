@@ -20,9 +20,7 @@ from octavo.model_config import ModelConfig
 class Block(nn.Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x)); Gemma norms what is added, too."""
 
-    def __init__(
-        self, config: ModelConfig, layer: int, *, fast: bool = False, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, config: ModelConfig, layer: int, *, fast: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
         # The only biases: all linear layers of GPT-2, and the query, key and value of Qwen 2.
         all_biases = config.architecture == "gpt2"

@@ -1,8 +1,8 @@
 """Training: one loop, exact resume, and the parts around it.  Needs PyTorch: pip install 'octavo[train]'.
 
-    from octavo.training import TrainingConfig, train
+from octavo.training import TrainingConfig, train
 
-    result = train(TrainingConfig(out="my-gpt", minutes=2))
+result = train(TrainingConfig(out="my-gpt", minutes=2))
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ class LanguageModelling:
         self._prepare(corpus, self.tokenizer.get_vocab_size(), end_of_text_token(self.tokenizer))
 
     @classmethod
-    def of_corpus(cls, config: TrainingConfig, corpus: TokenCorpus, vocabulary_size: int) -> LanguageModelling:
+    def of_corpus(
+        cls, config: TrainingConfig, corpus: TokenCorpus, vocabulary_size: int
+    ) -> LanguageModelling:
         """Of tokens that are there already, without a tokenizer."""
         task = cls.__new__(cls)
         task.config = config

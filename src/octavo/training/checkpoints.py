@@ -89,7 +89,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         weights = load_file(path / "model.safetensors")
         tensors = load_file(path / "optimizer.safetensors")
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        raise FormatError(f"{path}: a damaged checkpoint: {error}; remove it to use the one before") from error
+        raise FormatError(
+            f"{path}: a damaged checkpoint: {error}; remove it to use the one before"
+        ) from error
     parameters = dict(model.named_parameters())
     if weights.keys() != parameters.keys():
         odd = sorted(weights.keys() ^ parameters.keys())[0]

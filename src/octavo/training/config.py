@@ -158,7 +158,9 @@ def _shape(parameters: int, layers: int, hidden: int) -> tuple[int, int]:
     if not hidden:
         ideal = (parameters / (12 * layers)) ** 0.5 if layers else (64 * parameters / 12) ** (1 / 3)
         hidden = max(64, 64 * round(ideal / 64))
-    return layers or max(1, round(parameters / (12 * hidden * hidden)) if parameters else hidden // 64), hidden
+    return layers or max(
+        1, round(parameters / (12 * hidden * hidden)) if parameters else hidden // 64
+    ), hidden
 
 
 def _learning_rate(optimizer: str, hidden: int) -> float:

@@ -22,7 +22,14 @@ from octavo.training.allocation import prepare_process
 from octavo.training.causal import LanguageModelling, Task, Validation
 from octavo.training.checkpoints import TrainingState, list_checkpoints, load_checkpoint, save_checkpoint
 from octavo.training.clipping import clip_by_norm
-from octavo.training.config import FILE_NAME, TrainingConfig, TrainingError, complete, read_config, write_config
+from octavo.training.config import (
+    FILE_NAME,
+    TrainingConfig,
+    TrainingError,
+    complete,
+    read_config,
+    write_config,
+)
 from octavo.training.diagnosis import first_broken_layer
 from octavo.training.metrics import MetricsWriter
 from octavo.training.optimizers import build_optimizer
