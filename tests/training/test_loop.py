@@ -144,7 +144,7 @@ def test_the_curve_is_that_of_a_plain_loop(tmp_path: Path) -> None:
         {"params": [p for p in slow.model.parameters() if (p.dim() > 1) == matrix], "weight_decay": decay}
         for matrix, decay in ((True, config.weight_decay), (False, 0.0))
     ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(groups)
     theirs = []
     for step in range(40):
         batches = slow.batches(step)
