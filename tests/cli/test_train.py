@@ -53,7 +53,17 @@ def test_a_tokenizer_of_ones_own(corpus: Path, tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.json"
     assert "tokens" in run("tokenizer", "train", str(corpus), "--out", str(file), "--characters")
     out = str(tmp_path / "model")
-    options = ["--tokenizer", str(file), "--steps", "2", "--architecture", "gpt2", "--optimizer", "adamw", *SMALL]
+    options = [
+        "--tokenizer",
+        str(file),
+        "--steps",
+        "2",
+        "--architecture",
+        "gpt2",
+        "--optimizer",
+        "adamw",
+        *SMALL,
+    ]
     run("train", "--data", str(corpus), "--out", out, *options)
     assert json.loads((tmp_path / "model/config.json").read_text())["vocab_size"] < 60
 

@@ -50,7 +50,7 @@ def fields(batch):
     return batch.inputs, batch.positions, batch.documents
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -65,7 +65,7 @@ class KillingView:
 
     def show(self, progress) -> None:
         if progress.step == self.step:
-            raise Killed
+            raise KilledError
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, changes: dict[st
     whole = configuration(tmp_path, "whole", **changes)
     train(whole)
     broken = replace(whole, out=str(tmp_path / "broken"))
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(broken, view=KillingView(8))
     assert [path.name for path in list_checkpoints(tmp_path / "broken")] == ["step-00000003", "step-00000006"]
     result = resume(tmp_path / "broken")
@@ -126,7 +126,9 @@ def test_sigterm_saves_first(tmp_path: Path) -> None:
 def test_micro_batches_change_nothing(tmp_path: Path) -> None:
     losses, trained = [], []
     for rows in (8, 1):
-        config = complete(configuration(tmp_path, f"rows{rows}", rows=rows, batch_tokens=128, optimizer="adamw"))
+        config = complete(
+            configuration(tmp_path, f"rows{rows}", rows=rows, batch_tokens=128, optimizer="adamw")
+        )
         trainer = Trainer(config, LanguageModelling(config))
         losses.append([trainer.update()[0] for _ in range(5)])
         trained.append(torch.cat([p.detach().flatten() for p in trainer.task.model.parameters()]))
@@ -234,7 +236,11 @@ def test_a_damaged_checkpoint_is_an_error(tmp_path: Path) -> None:
 
 
 def test_impossible_values_are_named(tmp_path: Path) -> None:
-    for changes, word in (({"dropout": 1.5}, "dropout"), ({"architecture": "rnn"}, "rnn"), ({"keep": 0}, "keep")):
+    for changes, word in (
+        ({"dropout": 1.5}, "dropout"),
+        ({"architecture": "rnn"}, "rnn"),
+        ({"keep": 0}, "keep"),
+    ):
         with pytest.raises(UnsupportedError, match=word):
             configuration(tmp_path, **changes)
 

@@ -68,8 +68,8 @@ class _BlockedAttention(torch.autograd.Function):
             scores = torch.bmm(query[:, begin:end], key[:, :end].transpose(1, 2))
             scores[:, :, begin:] += triangle[: end - begin, : end - begin]
             if bias is not None:
-                heads = scores.shape[0] // bias.shape[0]
-                scores.unflatten(0, (-1, heads)).add_(bias[:, None, begin:end, :end])
+                rows = scores.view(bias.shape[0], -1, *scores.shape[1:])
+                rows += bias[:, None, begin:end, :end]
             weights = torch.softmax(scores, dim=-1)
             probabilities.append(weights)
             outputs.append(torch.bmm(weights, value[:, :end]))

@@ -120,7 +120,7 @@ class LanguageModelling:
 
     @torch.no_grad()
     def validate(self, module: GPT, *, whole: bool = False) -> Validation | None:
-        """The loss on the part kept back, on its first 65,536 tokens or all of it; None without such a part."""
+        """The loss on the part kept back, on its first 65,536 tokens or all; None if there is none."""
         if self.kept is None:
             return None
         module.eval()

@@ -4,7 +4,7 @@
                               optimizer.safetensors  its state, "number.name"
                               state.json             step, tokens, plan, fingerprint of the data, versions
 
-Random numbers are functions of seed and step, and so is the order of the data: no generator's state is needed.
+Random numbers are functions of seed and step, and so is the order of the data: no generator needs saving.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ class LiveView:
             self._peak = peak_flops(precision)
         self._title = (
             f"{config.architecture}, {parameters / 1e6:.1f} M parameters ({config.layers} layers, "
-            f"{config.hidden_size} wide), {config.batch_tokens} tokens a step, {config.optimizer}, {precision}"
+            f"{config.hidden_size} wide), {config.batch_tokens} tokens a step, "
+            f"{config.optimizer}, {precision}"
         )
         if not self._terminal and not self._quiet:
             print(self._title, file=sys.stderr)

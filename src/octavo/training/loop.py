@@ -9,7 +9,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Protocol
 
 import torch
 
+from octavo.data.packing import Batch
 from octavo.training.allocation import prepare_process
 from octavo.training.causal import LanguageModelling, Task, Validation
 from octavo.training.checkpoints import TrainingState, list_checkpoints, load_checkpoint, save_checkpoint
@@ -182,15 +183,15 @@ class Trainer:
         progress = (self.state.step + 1) / max(self.state.steps, 1)
         return self.config.learning_rate * self.schedule(progress)
 
-    def _stop_at_nan(self, loss: float, batches: list[object]) -> None:
+    def _stop_at_nan(self, loss: float, batches: Sequence[Batch]) -> None:
         step = self.state.step + 1
         layer = first_broken_layer(self.compute.module, self.task, batches)
         self.optimizer.zero_grad(set_to_none=True)
         self._save()  # the weights before this step: they are still good
         raise TrainingError(
-            f"step {step}: the loss is {loss} and the first values that are not finite are in {layer}; nothing "
-            f"was changed by this step, and a checkpoint of the one before is kept. Try a lower learning rate "
-            f"(now {self.rate():.2g}), a longer warm-up, or precision float32"
+            f"step {step}: the loss is {loss} and the first values that are not finite are in {layer}; "
+            f"nothing was changed by this step, and a checkpoint of the one before is kept. Try a lower "
+            f"learning rate (now {self.rate():.2g}), a longer warm-up, or precision float32"
         )
 
     # The run

@@ -15,7 +15,7 @@ from octavo.training.config import read_config
 from octavo.training.metrics import read_metrics
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 svg { width: 100%; height: auto } table { border-collapse: collapse } td { padding: .1rem 1rem .1rem 0 }
 pre { background: #f4f4f4; padding: 1rem; white-space: pre-wrap } h2 { margin-top: 2rem }
 """
