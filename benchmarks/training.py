@@ -50,7 +50,7 @@ def corpus() -> TokenCorpus:
 
 @contextlib.contextmanager
 def apart(build: Callable[[TokenCorpus], Callable[[], Any]], threads: int) -> Iterator[Callable[[], Any]]:
-    """What `build` makes of the corpus, in a process of its own: each side has its own memory and settings."""
+    """What `build` makes of the corpus, in a process of its own: each side has its own memory."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, build, threads), daemon=True)

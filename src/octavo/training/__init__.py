@@ -3,6 +3,8 @@
 from octavo.training import TrainingConfig, train
 
 result = train(TrainingConfig(out="my-gpt", minutes=2))
+
+More than a dozen files: the loop is one, and each part that it asks is another.
 """
 
 from __future__ import annotations
