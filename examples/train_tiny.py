@@ -11,9 +11,7 @@ MINUTES = float(sys.argv[1]) if len(sys.argv) > 1 else 0.5
 with tempfile.TemporaryDirectory() as folder:
     result = train(TrainingConfig(out=folder, minutes=MINUTES, size="nano"))
     assert result.validation is not None
-    print(
-        f"{result.tokens:,} tokens in {result.steps} steps: {result.validation.bits_per_byte:.2f} bits a byte\n"
-    )
+    print(f"{result.tokens:,} tokens, {result.validation.bits_per_byte:.2f} bits a byte\n")
 
     with octavo.load(folder) as model:
         print(model.generate("import os\n\ndef ", max_tokens=80, temperature=0.7, seed=1).text)

@@ -56,7 +56,7 @@ class Task(Protocol):
     def loss(self, module: GPT, batch: Batch, scale: float) -> Tensor: ...
     def validate(self, module: GPT, *, whole: bool = False) -> Validation | None: ...
     def sample(self, module: GPT, seed: int) -> str: ...
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path, parameters: dict[str, Tensor] | None = None) -> None: ...
 
 
 class LanguageModelling:
@@ -162,9 +162,13 @@ class LanguageModelling:
         text: str = self.tokenizer.decode(ids[1:])
         return text
 
-    def save(self, folder: Path) -> None:
-        """The Hugging Face folder."""
-        save_model(self.model, folder, self.tokenizer)
+    def save(self, folder: Path, parameters: dict[str, Tensor] | None = None) -> None:
+        """The Hugging Face folder; of other parameters than the model's, where those are shards."""
+        model = self.model
+        if parameters is not None:
+            model = GPT(self.model.config)
+            model.load_state_dict(parameters)
+        save_model(model, folder, self.tokenizer)
 
 
 def _hidden(module: GPT, batch: Batch) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +18,12 @@ from typing import Protocol
 import torch
 
 from octavo.data.packing import Batch
+from octavo.training import distributed
 from octavo.training.allocation import prepare_process
 from octavo.training.causal import LanguageModelling, Task, Validation
 from octavo.training.checkpoints import TrainingState, list_checkpoints, load_checkpoint, save_checkpoint
 from octavo.training.clipping import clip_by_norm
+from octavo.training.clock import Clock
 from octavo.training.config import (
     FILE_NAME,
     TrainingConfig,
@@ -32,15 +33,11 @@ from octavo.training.config import (
     write_config,
 )
 from octavo.training.diagnosis import first_broken_layer
+from octavo.training.distributed import World
 from octavo.training.metrics import MetricsWriter
 from octavo.training.optimizers import build_optimizer
 from octavo.training.precision import DTYPES, ComputeCopy, choose_precision
 from octavo.training.schedules import build_schedule
-
-# A run by the clock plans its number of steps anew each time that this part of it has passed.
-_PLAN_AGAIN = 0.05
-# Steps that are timed before the first plan.
-_TRIAL_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +87,12 @@ def train(config: TrainingConfig, *, view: View | None = None) -> TrainingResult
     if list_checkpoints(folder):
         raise TrainingError(f"{folder} holds a run already: resume it, or choose another folder")
     config = complete(config)
+    world = distributed.join()
+    distributed.check(config, world)
     task = LanguageModelling(config)
-    write_config(config)
-    return Trainer(config, task, view).run()
+    if world.first:
+        write_config(config)
+    return Trainer(config, task, view, world).run()
 
 
 def resume(folder: Path, *, view: View | None = None) -> TrainingResult:
@@ -102,7 +102,9 @@ def resume(folder: Path, *, view: View | None = None) -> TrainingResult:
     """
     config = read_config(folder)
     task = LanguageModelling(config, folder=folder)
-    trainer = Trainer(config, task, view)
+    world = distributed.join()
+    distributed.check(config, world)
+    trainer = Trainer(config, task, view, world)
     checkpoints = list_checkpoints(folder)
     if checkpoints:
         trainer.restore(checkpoints[-1])
@@ -110,13 +112,18 @@ def resume(folder: Path, *, view: View | None = None) -> TrainingResult:
 
 
 class Trainer:
-    """One run.  config must be complete."""
+    """One run.  config must be complete.  world: the processes that share it, each with a Trainer."""
 
-    def __init__(self, config: TrainingConfig, task: Task, view: View | None = None) -> None:
-        self.config, self.task, self.view = config, task, view
+    def __init__(
+        self, config: TrainingConfig, task: Task, view: View | None = None, world: World | None = None
+    ) -> None:
+        self.config, self.task = config, task
+        self.world = world or World()
+        self.view = view if self.world.first else None
         self.out = Path(config.out)
         threads = prepare_process(config.threads)
-        precision = choose_precision(config.precision, config.hidden_size)
+        sharded = self.world.size > 1
+        precision = "float32" if sharded else choose_precision(config.precision, config.hidden_size)
         self.state = TrainingState(
             steps=config.steps, precision=precision, fingerprint=task.fingerprint, threads=threads
         )
@@ -124,6 +131,8 @@ class Trainer:
 
     def _build(self) -> None:
         config = self.config
+        if self.world.size > 1:
+            distributed.shard(self.task.model, self.world)
         self.compute = ComputeCopy(self.task.model, DTYPES[self.state.precision])
         self.optimizer = build_optimizer(
             config.optimizer,
@@ -137,7 +146,7 @@ class Trainer:
 
     def restore(self, checkpoint: Path) -> None:
         """Load a checkpoint.  Raises TrainingError for other data or another kind of arithmetic."""
-        state = load_checkpoint(checkpoint, self.task.model, self.optimizer)
+        state = load_checkpoint(checkpoint, self.task.model, self.optimizer)  # whole or in shards
         if state.fingerprint != self.task.fingerprint:
             raise TrainingError(
                 f"{checkpoint}: the data or the tokenizer has changed since this checkpoint: "
@@ -157,16 +166,17 @@ class Trainer:
         state, config = self.state, self.config
         torch.manual_seed(config.seed * 1_000_003 + state.step)  # dropout
         self.compute.refresh()
-        batches = self.task.batches(state.step)
+        batches = self.task.batches(state.step, self.world.rank, self.world.size)
         # Divided by the targets of the whole step: how it is cut into micro-batches changes nothing.
-        targets = sum(batch.target_count for batch in batches)
+        targets = self.world.total(sum(batch.target_count for batch in batches))
         loss = 0.0
         for batch in batches:
             part = self.task.loss(self.compute.module, batch, 1.0 / targets)
             part.backward()  # type: ignore[no-untyped-call]
             self.compute.collect()
             loss += float(part.detach())
-        norm = float(clip_by_norm(self.task.model.parameters(), config.clip or math.inf))
+        loss = self.world.total(loss)
+        norm = self._clip(config.clip or math.inf)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._stop_at_nan(loss, batches)
         rate = self.rate()
@@ -177,6 +187,12 @@ class Trainer:
         state.step += 1
         state.tokens += sum(batch.inputs.size for batch in batches)
         return loss, norm
+
+    def _clip(self, limit: float) -> float:
+        """The norm of all gradients together, from before it was limited."""
+        if self.world.size > 1:
+            return distributed.clip(self.task.model, limit)
+        return float(clip_by_norm(self.task.model.parameters(), limit))
 
     def rate(self) -> float:
         """The learning rate of the coming step."""
@@ -204,16 +220,16 @@ class Trainer:
     def _run(self, stopped: Callable[[], bool]) -> TrainingResult:
         config, state = self.config, self.state
         self.out.mkdir(parents=True, exist_ok=True)
-        clock = _Clock(self)
+        clock = Clock(self)
         if self.view is not None:
             count = sum(parameter.numel() for parameter in self.task.model.parameters())
             self.view.begin(config, count, state.precision)
         if not state.steps:
             clock.plan_first()
-        metrics = MetricsWriter(self.out, state.step)
+        metrics = MetricsWriter(self.out, state.step) if self.world.first else None
         loss, validation = math.nan, None
         try:
-            while state.step < state.steps and not stopped():
+            while state.step < state.steps and not self.world.any(stopped()):
                 rate = self.rate()
                 loss, norm = self.update()
                 clock.tick()
@@ -222,9 +238,10 @@ class Trainer:
                     self._save()
                     clock.saved()
             self._save()
-            self.task.save(self.out)
+            self._export()
         finally:
-            metrics.close()
+            if metrics is not None:
+                metrics.close()
         interrupted = state.step < state.steps
         if validation is None and not interrupted:
             self.compute.refresh()
@@ -234,7 +251,7 @@ class Trainer:
         )
 
     def _measure(
-        self, metrics: MetricsWriter, clock: _Clock, loss: float, norm: float, rate: float
+        self, metrics: MetricsWriter | None, clock: Clock, loss: float, norm: float, rate: float
     ) -> Validation | None:
         """Metrics of a step; now and then the validation loss and a sample, of the weights after it."""
         state = self.state
@@ -258,7 +275,8 @@ class Trainer:
             state.best_loss = min(validation.loss, state.best_loss or math.inf)
         if sample:
             values["sample"] = sample
-        metrics.write(state.step, **values)
+        if metrics is not None:
+            metrics.write(state.step, **values)
         if self.view is not None:
             flops = speed * self.task.flops_per_token
             self.view.show(
@@ -269,7 +287,7 @@ class Trainer:
             )  # fmt: skip
         return validation
 
-    def _validation_is_due(self, clock: _Clock) -> bool:
+    def _validation_is_due(self, clock: Clock) -> bool:
         state = self.state
         if state.step == state.steps:
             return True
@@ -277,86 +295,26 @@ class Trainer:
             return state.step % self.config.validate_steps == 0
         return clock.tenth_passed() if clock.by_the_clock else state.step % max(1, state.steps // 10) == 0
 
-    def _checkpoint_is_due(self, clock: _Clock) -> bool:
+    def _checkpoint_is_due(self, clock: Clock) -> bool:
         every = self.config.save_steps
         if every and self.state.step % every == 0:
             return True
         minutes = self.config.save_minutes
-        return bool(minutes) and clock.since_save > 60 * minutes
+        return bool(minutes) and self.world.any(clock.since_save > 60 * minutes)
 
     def _save(self) -> None:
-        save_checkpoint(self.out, self.state, self.task.model, self.optimizer, keep=self.config.keep)
+        save_checkpoint(
+            self.out, self.state, self.task.model, self.optimizer, keep=self.config.keep, world=self.world
+        )
 
-
-class _Clock:
-    """Times of a run; for a run by the clock, also how many steps fit."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        config = trainer.config
-        self._trainer = trainer
-        self._began = self._last = self._save = time.perf_counter()
-        self._before = self._planned = trainer.state.seconds
-        self._step_seconds = self._pause_seconds = 0.0
-        self._tenths = 0
-        self.by_the_clock = bool(config.minutes) and not (config.steps or config.tokens)
-        self.limit = 60 * config.minutes
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self._trainer.config.batch_tokens / max(self._step_seconds, 1e-9)
-
-    @property
-    def since_save(self) -> float:
-        return time.perf_counter() - self._save
-
-    def saved(self) -> None:
-        self._save = time.perf_counter()
-        self.pause_over()
-
-    def pause_over(self) -> None:
-        """Validation and checkpoints are no part of a step's time, but of the run's."""
-        now = time.perf_counter()
-        self._pause_seconds += now - self._last
-        self._last = now
-
-    def tenth_passed(self) -> bool:
-        """Whether another tenth of the time is over since this was last asked."""
-        tenths = int(10 * self._trainer.state.seconds / self.limit)
-        passed, self._tenths = tenths > self._tenths, tenths
-        return passed
-
-    def plan_first(self) -> None:
-        """How many steps fit, by the time of a few whose gradients are thrown away."""
-        trainer = self._trainer
-        trainer.compute.refresh()
-        batches = trainer.task.batches(0)
-        for _ in range(_TRIAL_STEPS):
-            began = time.perf_counter()
-            for batch in batches:
-                trainer.task.loss(trainer.compute.module, batch, 1e-4).backward()  # type: ignore[no-untyped-call]
-                trainer.compute.collect()
-            trainer.optimizer.zero_grad(set_to_none=True)
-            self._step_seconds = time.perf_counter() - began
-        self._plan()
-
-    def tick(self) -> None:
-        """After each step."""
-        now, state = time.perf_counter(), self._trainer.state
-        seconds = now - self._last
-        self._last = now
-        self._step_seconds = 0.9 * self._step_seconds + 0.1 * seconds if self._step_seconds else seconds
-        state.seconds = self._before + now - self._began
-        if self.by_the_clock and state.seconds - self._planned > _PLAN_AGAIN * self.limit:
-            self._planned = state.seconds
-            self._plan()
-
-    def _plan(self) -> None:
-        """The steps that fit into the time left, of which pauses will take the part that they took so far."""
-        state = self._trainer.state
-        elapsed = state.seconds - self._before
-        share = 1.0 - self._pause_seconds / elapsed if elapsed else 0.9
-        left = max(0.0, self.limit - state.seconds) * share
-        state.steps = state.step + max(1, int(left / self._step_seconds))
+    def _export(self) -> None:
+        """The model folder, of the whole weights."""
+        if self.world.size == 1:
+            self.task.save(self.out)
+            return
+        parameters = distributed.whole_parameters(self.task.model)
+        if self.world.first:
+            self.task.save(self.out, parameters)
 
 
 @contextmanager
