@@ -74,7 +74,9 @@ class PlainGPT(nn.Module):
         return functional.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
 
 
-def random_batch(ids: Tensor, sequences: int, tokens: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def random_batch(
+    ids: Tensor, sequences: int, tokens: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Windows at random places: inputs int[B, T] and, one further, targets int[B, T]."""
     starts = torch.randint(len(ids) - tokens, (sequences,), generator=generator)
     inputs = torch.stack([ids[start : start + tokens] for start in starts])

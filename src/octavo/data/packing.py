@@ -63,7 +63,7 @@ class PackedRows:
         return -(-len(self.corpus) // self.length)
 
     def batch(self, first: int, count: int) -> Batch:
-        """Rows number `first` to `first + count` since the beginning of training (epochs follow each other)."""
+        """Rows number `first` to `first + count` since training began (epochs follow each other)."""
         return self._gather(np.array([self._begin(row) for row in range(first, first + count)]))
 
     def in_order(self, first: int, count: int) -> Batch:

@@ -53,11 +53,11 @@ class TokenCorpus:
         """(training, validation): the last documents, or the end of the only one, are kept for validation."""
         total = len(self.tokens)
         cut = total - int(total * validation_fraction)
-        first = int(np.searchsorted(self.starts, cut, side="left"))
-        if 0 < first < len(self.starts) - 1:
-            boundary = int(self.starts[first])
-            if total - boundary >= 0.25 * validation_fraction * total:
-                cut = boundary
+        inside = self.starts[1:-1]
+        if len(inside):
+            nearest = int(inside[np.abs(inside - cut).argmin()])
+            if abs(nearest - cut) <= (total - cut) / 2:  # else one document is too large to go whole
+                cut = nearest
         return self._part(0, cut), self._part(cut, total)
 
     def _part(self, begin: int, end: int) -> TokenCorpus:

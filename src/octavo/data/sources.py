@@ -45,7 +45,9 @@ def list_files(paths: Sequence[Path]) -> list[Path]:
             kinds = (*TEXTS, *LINES, *TABLES, *PARQUET)
             inside = sorted(file for file in path.rglob("*") if file.suffix in kinds and file.is_file())
             if not inside:
-                raise FormatError(f"{path}: the folder has no file of a kind that is read: {', '.join(kinds)}")
+                raise FormatError(
+                    f"{path}: the folder has no file of a kind that is read: {', '.join(kinds)}"
+                )
             found += inside
         elif path.exists():
             found.append(path)
@@ -66,9 +68,8 @@ def standard_library_files() -> list[Path]:
 
 
 def read_pairs(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
-    """Two columns of a CSV, TSV, JSONL or Parquet file as pairs (sentence and translation, text and label)."""
-    for first, second in zip(_read_file(path, columns[0]), _read_file(path, columns[1]), strict=True):
-        yield first, second
+    """Two columns of a CSV, TSV, JSONL or Parquet file as pairs (a sentence and its translation)."""
+    yield from zip(_read_file(path, columns[0]), _read_file(path, columns[1]), strict=True)
 
 
 def read_parallel(first: Path, second: Path) -> Iterator[tuple[str, str]]:
@@ -132,7 +133,7 @@ def _read_table(path: Path, column: str | None) -> Iterator[str]:
 
 def _read_parquet(path: Path, column: str | None) -> Iterator[str]:
     try:
-        from pyarrow import parquet
+        from pyarrow import parquet  # type: ignore[import-untyped]
     except ImportError as error:
         raise UnsupportedError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from error
     try:

@@ -21,7 +21,9 @@ END_OF_TEXT = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257
 
 
-def train_tokenizer(documents: Iterable[str], *, kind: Kind = "bpe", vocabulary_size: int = 4096) -> Tokenizer:
+def train_tokenizer(
+    documents: Iterable[str], *, kind: Kind = "bpe", vocabulary_size: int = 4096
+) -> Tokenizer:
     """A byte-level tokenizer of at most `vocabulary_size` tokens whose token 0 is END_OF_TEXT.
 
     kind "characters": no merges, and only the bytes that occur, so plain ASCII gets one token a character;

@@ -68,8 +68,8 @@ class _BlockedAttention(torch.autograd.Function):
             scores = torch.bmm(query[:, begin:end], key[:, :end].transpose(1, 2))
             scores[:, :, begin:] += triangle[: end - begin, : end - begin]
             if bias is not None:
-                heads = scores.shape[0] // bias.shape[0]
-                scores.unflatten(0, (-1, heads)).add_(bias[:, None, begin:end, :end])
+                rows = scores.view(bias.shape[0], -1, *scores.shape[1:])
+                rows += bias[:, None, begin:end, :end]
             weights = torch.softmax(scores, dim=-1)
             probabilities.append(weights)
             outputs.append(torch.bmm(weights, value[:, :end]))
@@ -109,9 +109,9 @@ class _RMSNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         width = x.shape[-1]
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        inverse = (norm.square_().div_(width).add_(epsilon)).rsqrt_()
+        inverse = norm.square_().div_(width).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
-        return functional.rms_norm(x, (width,), weight.to(x.dtype), epsilon)
+        return torch.mul(x, inverse, out=torch.empty_like(x)).mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -124,75 +124,55 @@ class _RMSNorm(torch.autograd.Function):
             gradient, x, [width], mean, inverse, weight, bias, [True, True, False]
         )
         sums = (gradient.flatten(0, -2) @ weight.to(gradient.dtype)).view_as(inverse)
-        return x_gradient.add_((sums * inverse / width).to(x.dtype)), weight_gradient, None
+        return x_gradient.add_((sums * inverse).div_(width).to(x.dtype)), weight_gradient, None
 
 
 def norm_and_rotate(
     x: Tensor, norm: RMSNorm | None, cosine: Tensor | None, sine: Tensor | None, scale: float = 1.0
 ) -> Tensor:
-    """[B, T, H, D] -> [B, H, T, D]: each head normed (if there is a norm), rotated (if there are angles), scaled.
+    """[B, T, H, D] -> [B, H, T, D]: heads normed (if there is a norm), rotated (if there are angles), scaled.
 
-    cosine, sine: [T, D/2] or [B, T, D/2], of rope style "half".  Weight, angles and scale become two factors:
-    x C + swap(x) S, where swap exchanges the halves.
+    cosine, sine: [T, D/2] or [B, T, D/2], of rope style "half".
     """
-    if norm is None and cosine is None:
-        scaled = x.transpose(1, 2)
-        return scaled * scale if scale != 1.0 else scaled.contiguous()
-    half = x.shape[-1] // 2
     if norm is not None:
-        x = _head_norm(x, norm.epsilon)
-        weight = norm.weight + norm.offset
-    else:
-        weight = torch.ones(2 * half)
+        weight = norm.weight + norm.offset if norm.offset else norm.weight
+        x = _RMSNorm.apply(x, weight, norm.epsilon)  # type: ignore[no-untyped-call]
     if cosine is None or sine is None:
-        return (x * (weight * scale).to(x.dtype)).transpose(1, 2).contiguous()
-    first, second = weight[:half] * scale, weight[half:] * scale
-    straight = torch.cat((cosine * first, cosine * second), dim=-1).to(x.dtype)
-    crossed = torch.cat((-sine * second, sine * first), dim=-1).to(x.dtype)
+        x = x.transpose(1, 2)
+        return x * scale if scale != 1.0 else x.contiguous()
+    straight = torch.cat((cosine, cosine), dim=-1).mul_(scale).to(x.dtype)
+    crossed = torch.cat((-sine, sine), dim=-1).mul_(scale).to(x.dtype)
     if straight.dim() == 2:
         straight, crossed = straight[None], crossed[None]
-    turned: Tensor = _Rotate.apply(x, straight, crossed)  # type: ignore[no-untyped-call]
+    turned: Tensor = _Rotate.apply(x, straight[:, None], crossed[:, None])  # type: ignore[no-untyped-call]
     return turned
 
 
-def _head_norm(x: Tensor, epsilon: float) -> Tensor:
-    ones = torch.ones(x.shape[-1])
-    normed: Tensor = _RMSNorm.apply(x, ones, epsilon)  # type: ignore[no-untyped-call]
-    return normed
-
-
 class _Rotate(torch.autograd.Function):
-    """x [B, T, H, D], straight and crossed [1 or B, T, D] -> x straight + swap(x) crossed, [B, H, T, D]."""
+    """x [B, T, H, D], straight and crossed [1 or B, 1, T, D] -> x straight + swap(x) crossed, [B, H, T, D].
+
+    swap exchanges the halves of a head.  As a product with a permutation it is one pass over whole rows; the
+    slices of half a head are too short for vector instructions.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, straight: Tensor, crossed: Tensor) -> Tensor:
+        ctx.save_for_backward(straight, crossed)
+        swapped = (x @ _swap(x)).transpose(1, 2)
         x = x.transpose(1, 2)
-        straight, crossed = straight[:, None], crossed[:, None]
-        ctx.save_for_backward(x, straight, crossed)
-        half = x.shape[-1] // 2
         turned = torch.mul(x, straight, out=torch.empty(x.shape, dtype=x.dtype))
-        turned[..., :half].addcmul_(x[..., half:], crossed[..., :half])
-        turned[..., half:].addcmul_(x[..., :half], crossed[..., half:])
-        return turned
+        return turned.addcmul_(swapped, crossed)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        x, straight, crossed = ctx.saved_tensors
-        half = x.shape[-1] // 2
-        back = torch.empty(x.transpose(1, 2).shape, dtype=x.dtype).transpose(1, 2)
-        torch.mul(gradient, straight, out=back)
-        back[..., :half].addcmul_(gradient[..., half:], crossed[..., half:])
-        back[..., half:].addcmul_(gradient[..., :half], crossed[..., :half])
-        straight_gradient = crossed_gradient = None
-        if ctx.needs_input_grad[1]:
-            swapped = torch.cat((x[..., half:], x[..., :half]), dim=-1)
-            dims = (1,) if straight.shape[0] > 1 else (0, 1)
-            straight_gradient = _sum_heads(gradient * x, dims, straight)
-            crossed_gradient = _sum_heads(gradient * swapped, dims, straight)
-        return back.transpose(1, 2), straight_gradient, crossed_gradient
+        gradient = gradients[0].contiguous()
+        straight, crossed = ctx.saved_tensors
+        back = torch.empty(gradient.transpose(1, 2).shape, dtype=gradient.dtype)
+        torch.mul(gradient, straight, out=back.transpose(1, 2))
+        back.transpose(1, 2).add_((gradient * crossed) @ _swap(gradient))
+        return back, None, None
 
 
-def _sum_heads(product: Tensor, dims: tuple[int, ...], like: Tensor) -> Tensor:
-    summed = product.sum(dim=dims, dtype=torch.float32).to(like.dtype)
-    return summed if len(dims) == 1 else summed[None]
+def _swap(like: Tensor) -> Tensor:
+    """[D, D]: the permutation that exchanges the halves of a head."""
+    return torch.eye(like.shape[-1], dtype=like.dtype).roll(like.shape[-1] // 2, 0)

@@ -13,7 +13,7 @@ from octavo.model_config import RopeConfig
 
 
 def rope_angles(config: RopeConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [..., T, W/2] of the angle by which each pair turns at each of the positions int[..., T].
+    """Cosine and sine [..., T, W/2] of the angle by which each pair turns at the positions int[..., T].
 
     Computed in float64 (an angle of many turns loses digits), returned in float32 and multiplied by
     `attention_factor`.
@@ -32,7 +32,7 @@ def rope_angles(config: RopeConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor, style: str) -> Tensor:
-    """Turns the pairs of x [B, H, T, D] by the angles [T, W/2] or [B, T, W/2]; elements from W on pass through.
+    """Turns the pairs of x [B, H, T, D] by the angles [T, W/2] or [B, T, W/2]; the rest passes through.
 
     style "half" pairs element i with i + W/2, "interleaved" pairs 2i with 2i + 1.
     """

@@ -103,7 +103,9 @@ class GPT(nn.Module):
         if self.config.learned_positions:
             x = x + self.position_embedding(positions)
         # Embeddings may be kept in float32 beside blocks in bfloat16.
-        x = self.dropout(x).to(self.blocks[0].attention.query.weight.dtype)
+        first = self.blocks[0]
+        assert isinstance(first, Block)
+        x = self.dropout(x).to(first.attention.query.weight.dtype)
         for block in self.blocks:
             x = block(x, positions, documents)
         return self.norm(self.output_norm, x)

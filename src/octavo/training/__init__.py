@@ -1,8 +1,10 @@
 """Training: one loop, exact resume, and the parts around it.  Needs PyTorch: pip install 'octavo[train]'.
 
-    from octavo.training import TrainingConfig, train
+from octavo.training import TrainingConfig, train
 
-    result = train(TrainingConfig(out="my-gpt", minutes=2))
+result = train(TrainingConfig(out="my-gpt", minutes=2))
+
+More than a dozen files: the loop is one, and each part that it asks is another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings of the process that training wants: threads, and memory that is not given back after every step."""
+"""Settings of the process that training wants: threads, and memory that is kept between steps."""
 
 from __future__ import annotations
 

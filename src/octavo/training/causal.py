@@ -56,7 +56,7 @@ class Task(Protocol):
     def loss(self, module: GPT, batch: Batch, scale: float) -> Tensor: ...
     def validate(self, module: GPT, *, whole: bool = False) -> Validation | None: ...
     def sample(self, module: GPT, seed: int) -> str: ...
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path, parameters: dict[str, Tensor] | None = None) -> None: ...
 
 
 class LanguageModelling:
@@ -73,7 +73,9 @@ class LanguageModelling:
         self._prepare(corpus, self.tokenizer.get_vocab_size(), end_of_text_token(self.tokenizer))
 
     @classmethod
-    def of_corpus(cls, config: TrainingConfig, corpus: TokenCorpus, vocabulary_size: int) -> LanguageModelling:
+    def of_corpus(
+        cls, config: TrainingConfig, corpus: TokenCorpus, vocabulary_size: int
+    ) -> LanguageModelling:
         """Of tokens that are there already, without a tokenizer."""
         task = cls.__new__(cls)
         task.config = config
@@ -118,7 +120,7 @@ class LanguageModelling:
 
     @torch.no_grad()
     def validate(self, module: GPT, *, whole: bool = False) -> Validation | None:
-        """The loss on the part kept back, on its first 65,536 tokens or all of it; None without such a part."""
+        """The loss on the part kept back, on its first 65,536 tokens or all; None if there is none."""
         if self.kept is None:
             return None
         module.eval()
@@ -160,9 +162,13 @@ class LanguageModelling:
         text: str = self.tokenizer.decode(ids[1:])
         return text
 
-    def save(self, folder: Path) -> None:
-        """The Hugging Face folder."""
-        save_model(self.model, folder, self.tokenizer)
+    def save(self, folder: Path, parameters: dict[str, Tensor] | None = None) -> None:
+        """The Hugging Face folder; of other parameters than the model's, where those are shards."""
+        model = self.model
+        if parameters is not None:
+            model = GPT(self.model.config)
+            model.load_state_dict(parameters)
+        save_model(model, folder, self.tokenizer)
 
 
 def _hidden(module: GPT, batch: Batch) -> Tensor:

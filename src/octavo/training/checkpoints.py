@@ -4,7 +4,7 @@
                               optimizer.safetensors  its state, "number.name"
                               state.json             step, tokens, plan, fingerprint of the data, versions
 
-Random numbers are functions of seed and step, and so is the order of the data: no generator's state is needed.
+Random numbers are functions of seed and step, and so is the order of the data: no generator needs saving.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from octavo.errors import FormatError
+from octavo.training import distributed
 from octavo.training.config import TrainingError
+from octavo.training.distributed import World
 
 FOLDER = "checkpoints"
+SHARDS = "shards"
 _PREFIX = "step-"
 
 
@@ -43,19 +46,34 @@ class TrainingState:
 
 
 def save_checkpoint(
-    out: Path, state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: int
+    out: Path,
+    state: TrainingState,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    keep: int,
+    world: World | None = None,
 ) -> Path:
-    """Write one and remove all but the newest `keep`.  Raises TrainingError if the disk does not take it."""
+    """Write one and remove all but the newest `keep`.  Raises TrainingError if the disk does not take it.
+
+    Several processes write their shards into a folder of their own, shards/, and the first one the rest.
+    """
     folder = out / FOLDER
     final = folder / f"{_PREFIX}{state.step:08d}"
-    temporary = folder / f".{final.name}.{os.getpid()}"
-    tensors, facts = _optimizer_state(optimizer)
-    weights = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
+    temporary = folder / f".{final.name}"
+    facts: dict[str, Any] = {}
+    if world is not None and world.size > 1:
+        distributed.save_shards(temporary / SHARDS, model, optimizer)  # all are written when this returns
+        if not world.first:
+            return final
     try:
-        _remove_unfinished(folder)
-        temporary.mkdir(parents=True)
-        write_tensors(temporary / "model.safetensors", weights)
-        write_tensors(temporary / "optimizer.safetensors", tensors)
+        if world is None or world.size == 1:
+            _remove_unfinished(folder)
+            temporary.mkdir(parents=True)
+            tensors, facts = _optimizer_state(optimizer)
+            weights = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
+            write_tensors(temporary / "model.safetensors", weights)
+            write_tensors(temporary / "optimizer.safetensors", tensors)
         content = {"state": asdict(state), "optimizer": facts}
         write_synced(temporary / "state.json", (json.dumps(content, indent=1) + "\n").encode())
         sync(temporary)
@@ -86,10 +104,15 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     try:
         content = json.loads((path / "state.json").read_text(encoding="utf-8"))
         state = TrainingState(**content["state"])
+        if (path / SHARDS).is_dir():
+            distributed.load_shards(path / SHARDS, model, optimizer)
+            return state
         weights = load_file(path / "model.safetensors")
         tensors = load_file(path / "optimizer.safetensors")
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        raise FormatError(f"{path}: a damaged checkpoint: {error}; remove it to use the one before") from error
+        raise FormatError(
+            f"{path}: a damaged checkpoint: {error}; remove it to use the one before"
+        ) from error
     parameters = dict(model.named_parameters())
     if weights.keys() != parameters.keys():
         odd = sorted(weights.keys() ^ parameters.keys())[0]

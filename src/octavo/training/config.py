@@ -6,6 +6,7 @@ No PyTorch here: the command line reads and checks a configuration before anythi
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -158,12 +159,14 @@ def _shape(parameters: int, layers: int, hidden: int) -> tuple[int, int]:
     if not hidden:
         ideal = (parameters / (12 * layers)) ** 0.5 if layers else (64 * parameters / 12) ** (1 / 3)
         hidden = max(64, 64 * round(ideal / 64))
-    return layers or max(1, round(parameters / (12 * hidden * hidden)) if parameters else hidden // 64), hidden
+    return layers or max(
+        1, round(parameters / (12 * hidden * hidden)) if parameters else hidden // 64
+    ), hidden
 
 
 def _learning_rate(optimizer: str, hidden: int) -> float:
     """What worked at 128 wide, scaled by the inverse root of the width."""
-    scale = (128 / hidden) ** 0.5
+    scale = math.sqrt(128 / hidden)
     return {"muon": 1e-2, "lion": 3e-4, "sgd": 1e-1}.get(optimizer, 3e-3) * scale
 
 
