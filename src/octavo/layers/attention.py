@@ -9,18 +9,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from octavo.layers.fused import causal_attention, norm_and_rotate
 from octavo.layers.normalization import RMSNorm
 from octavo.layers.rope import rope_angles, rotate
 from octavo.model_config import ModelConfig
 
 
 def attention_mask(queries: Tensor, keys: Tensor, *, causal: bool, window: int = 0) -> Tensor:
-    """bool[T, S]: may the query at position queries[t] see the key at position keys[s]?
+    """bool[..., T, S]: may the query at position queries[..., t] see the key at position keys[..., s]?
 
     causal: only keys up to its own position.  window: only the `window` nearest of those, itself included
     (Beltagy et al. 2020, Longformer, section 3.1); 0 means all.
     """
-    distance = queries[:, None] - keys[None, :]
+    distance = queries[..., :, None] - keys[..., None, :]
     visible = torch.ones_like(distance, dtype=torch.bool)
     if causal:
         visible &= distance >= 0
@@ -50,10 +51,19 @@ def naive_attention(
 
 
 class Attention(nn.Module):
-    """The attention of one layer: project, norm each head if asked, rotate, attend, project back."""
+    """The attention of one layer: project, norm each head if asked, rotate, attend, project back.
+
+    fast: take the fused functions for training where the layer's config allows it.
+    """
 
     def __init__(
-        self, config: ModelConfig, layer: int, *, input_bias: bool = False, output_bias: bool = False
+        self,
+        config: ModelConfig,
+        layer: int,
+        *,
+        input_bias: bool = False,
+        output_bias: bool = False,
+        fast: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -67,13 +77,31 @@ class Attention(nn.Module):
         if config.query_key_norm:
             self.query_norm = RMSNorm(width, config.norm_epsilon, config.norm_offset)
             self.key_norm = RMSNorm(width, config.norm_epsilon, config.norm_offset)
+        whole_rope = self.rope is None or (self.rope.style == "half" and self.rope.width == width)
+        plain_mask = config.causal and not self.window and not config.attention_softcap
+        self.fast = fast and whole_rope and plain_mask
 
-    def forward(self, x: Tensor, positions: Tensor, present: Tensor | None = None) -> Tensor:
-        """[B, T, hidden], positions int[T], present bool[B, T] (False: padding) -> [B, T, hidden]."""
+    def forward(
+        self, x: Tensor, positions: Tensor, present: Tensor | None = None, documents: Tensor | None = None
+    ) -> Tensor:
+        """[B, T, hidden], positions int[T] or int[B, T] -> [B, T, hidden].
+
+        present: bool[B, T], False for padding.  documents: int[B, T]; tokens with different numbers do not
+        see each other.
+        """
+        if self.fast and present is None:
+            mixed = self._attend_fast(x, positions, documents)
+        else:
+            mixed = self._attend(x, positions, present, documents)
+        output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return output
+
+    def _attend(
+        self, x: Tensor, positions: Tensor, present: Tensor | None, documents: Tensor | None
+    ) -> Tensor:
+        """[B, T, hidden] -> [B, H, T, D], as the papers say it."""
         config = self.config
-        query = self._heads(self.query(x), config.heads)
-        key = self._heads(self.key(x), config.key_value_heads)
-        value = self._heads(self.value(x), config.key_value_heads)
+        query, key, value = (part.transpose(1, 2) for part in self._projections(x))
         if config.query_key_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         if self.rope is not None:
@@ -81,15 +109,39 @@ class Attention(nn.Module):
             query = rotate(query, cosine, sine, self.rope.style)
             key = rotate(key, cosine, sine, self.rope.style)
         mask = attention_mask(positions, positions, causal=config.causal, window=self.window)
+        if mask.dim() == 3:
+            mask = mask[:, None]
         if present is not None:
             mask = mask & present[:, None, None, :]
-        mixed = naive_attention(
+        if documents is not None:
+            mask = mask & (documents[:, None, :, None] == documents[:, None, None, :])
+        return naive_attention(
             query, key, value, mask, scale=config.attention_scale, softcap=config.attention_softcap
         )
-        output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
-        return output
 
-    def _heads(self, x: Tensor, heads: int) -> Tensor:
-        """[B, T, heads * D] -> [B, heads, T, D]."""
-        sequences, tokens, _ = x.shape
-        return x.view(sequences, tokens, heads, self.config.head_width).transpose(1, 2)
+    def _attend_fast(self, x: Tensor, positions: Tensor, documents: Tensor | None) -> Tensor:
+        """The same by fused functions; positions count up by one within a document."""
+        config = self.config
+        query, key, value = self._projections(x)
+        cosine = sine = None
+        if self.rope is not None:
+            cosine, sine = rope_angles(self.rope, positions)
+        normed = config.query_key_norm
+        query = norm_and_rotate(
+            query, self.query_norm if normed else None, cosine, sine, config.attention_scale
+        )
+        key = norm_and_rotate(key, self.key_norm if normed else None, cosine, sine)
+        value = value.transpose(1, 2)
+        queries_per_key = config.heads // config.key_value_heads
+        if queries_per_key > 1:
+            key = key.repeat_interleave(queries_per_key, dim=1)
+            value = value.repeat_interleave(queries_per_key, dim=1)
+        return causal_attention(query, key, value, documents)
+
+    def _projections(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query [B, T, H, D], key and value [B, T, G, D]."""
+        width = self.config.head_width
+        query, key, value = (
+            layer(x).unflatten(2, (-1, width)) for layer in (self.query, self.key, self.value)
+        )
+        return query, key, value

@@ -13,7 +13,7 @@ from octavo.model_config import RopeConfig
 
 
 def rope_angles(config: RopeConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [T, W/2] of the angle by which each pair turns at each of the positions int[T].
+    """Cosine and sine [..., T, W/2] of the angle by which each pair turns at the positions int[..., T].
 
     Computed in float64 (an angle of many turns loses digits), returned in float32 and multiplied by
     `attention_factor`.
@@ -26,17 +26,19 @@ def rope_angles(config: RopeConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
     divisors = config.divisors or (1.0,) * pairs
     frequencies = [config.theta ** (-2 * pair / config.width) / divisors[pair] for pair in range(pairs)]
     exact = torch.tensor(frequencies, dtype=torch.float64, device=positions.device)
-    angles = positions.to(torch.float64)[:, None] * exact
+    angles = positions.to(torch.float64)[..., None] * exact
     cosine, sine = angles.cos() * config.attention_factor, angles.sin() * config.attention_factor
     return cosine.to(torch.float32), sine.to(torch.float32)
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor, style: str) -> Tensor:
-    """Turns the pairs of x [B, H, T, D] by the angles [T, W/2]; elements from W on pass through.
+    """Turns the pairs of x [B, H, T, D] by the angles [T, W/2] or [B, T, W/2]; the rest passes through.
 
     style "half" pairs element i with i + W/2, "interleaved" pairs 2i with 2i + 1.
     """
     width = 2 * cosine.shape[-1]
+    if cosine.dim() == 3:
+        cosine, sine = cosine[:, None], sine[:, None]
     turned, rest = x[..., :width], x[..., width:]
     if style == "half":
         first, second = turned.chunk(2, dim=-1)

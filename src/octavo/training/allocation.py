@@ -1,0 +1,32 @@
+"""Settings of the process that training wants: threads, and memory that is kept between steps."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+import torch
+
+from octavo.machine import default_threads
+
+# mallopt's names in glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+
+
+def prepare_process(threads: int) -> int:
+    """Sets PyTorch's threads (0: what this process may really use) and the allocator; returns the threads.
+
+    glibc maps every large tensor anew and gives it back when it is freed, so each step would pay for the same
+    pages again: a tenth of the time of a small model's step.  Freed memory stays with the process instead.
+    """
+    count = threads or default_threads()
+    torch.set_num_threads(count)
+    torch.set_flush_denormal(True)
+    if sys.platform == "linux":
+        try:
+            library = ctypes.CDLL(None)
+            library.mallopt(_MMAP_MAX, 0)
+            library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+        except (OSError, AttributeError):  # another C library
+            pass
+    return count

@@ -1,0 +1,77 @@
+"""The loss of a language model: cross-entropy over the vocabulary, without ever holding all logits.
+
+Legend: N tokens, C hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from octavo.data.packing import IGNORED
+
+# Logits of one chunk: 4 M numbers are 16 MB, about what the caches share.
+CHUNK_LOGITS = 1 << 22
+# Up to this vocabulary the output layer is so small that it is computed in float32.
+EXACT_VOCABULARY = 512
+
+
+def plain_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0) -> Tensor:
+    """scale * sum of -log p(target): hidden [N, C], weight [V, C], targets int[N] -> [].  The slow twin."""
+    logits = hidden.float() @ weight.float().T
+    return scale * functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0) -> Tensor:
+    """`plain_cross_entropy` in chunks of tokens, whose gradients are made in the forward pass.
+
+    Positions without a target take no part at all.  (The idea: Wijmans et al. 2024, "Cut your losses".)
+    """
+    keep = targets != IGNORED
+    if not bool(keep.all()):
+        hidden, targets = hidden[keep], targets[keep]
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, scale)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float) -> Tensor:
+        tokens, vocabulary = hidden.shape[0], weight.shape[0]
+        dtype = torch.float32 if vocabulary <= EXACT_VOCABULARY else hidden.dtype
+        head = weight.to(dtype)
+        need_hidden, need_weight = ctx.needs_input_grad[:2]
+        hidden_gradient = torch.empty_like(hidden) if need_hidden else None
+        weight_gradient = torch.zeros_like(weight) if need_weight else None
+        loss = torch.zeros(())
+        step = max(1, CHUNK_LOGITS // vocabulary)
+        for begin in range(0, tokens, step):
+            rows = slice(begin, min(begin + step, tokens))
+            part = hidden[rows].to(dtype)
+            logits = (part @ head.T).float()
+            wanted = targets[rows, None]
+            normalizers = torch.logsumexp(logits, dim=-1, keepdim=True)
+            loss += (normalizers - logits.gather(1, wanted)).sum() * scale
+            if not (need_hidden or need_weight):
+                continue
+            slopes = logits.sub_(normalizers).exp_()  # softmax - one at the target
+            slopes.scatter_add_(1, wanted, torch.full_like(normalizers, -1.0))
+            slopes = slopes.mul_(scale).to(dtype)
+            if hidden_gradient is not None:
+                hidden_gradient[rows] = slopes @ head
+            if weight_gradient is not None:
+                weight_gradient += slopes.T @ part
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        upstream = gradients[0]
+        if float(upstream) != 1.0:
+            hidden_gradient = None if hidden_gradient is None else hidden_gradient * upstream
+            weight_gradient = None if weight_gradient is None else weight_gradient * upstream
+        return hidden_gradient, weight_gradient, None, None

@@ -1,0 +1,78 @@
+"""Documents from every kind of file, and clear errors for what is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from octavo.data.sources import read_documents, read_pairs, read_parallel, standard_library_files
+from octavo.data.vocabulary import train_tokenizer
+from octavo.errors import FormatError
+
+
+def test_tables_and_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,label\n"one, two",1\nthree,0\n')
+    (tmp_path / "b.tsv").write_text("en\tde\nhouse\tHaus\n")
+    (tmp_path / "c.jsonl").write_text('{"text": "four"}\n{"text": null}\n')
+    assert list(read_documents([tmp_path / "a.csv", tmp_path / "c.jsonl"])) == ["one, two", "three", "four"]
+    assert list(read_documents([tmp_path / "b.tsv"], column="de")) == ["Haus"]
+    assert list(read_pairs(tmp_path / "b.tsv", ("en", "de"))) == [("house", "Haus")]
+    with pytest.raises(FormatError, match=r"b\.tsv:2: no column text.*there are en, de: name one"):
+        list(read_documents([tmp_path / "b.tsv"]))
+
+
+def test_parquet(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table({"text": ["one", "two"], "n": [1, 2]}), tmp_path / "t.parquet")
+    assert list(read_documents([tmp_path / "t.parquet"])) == ["one", "two"]
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(FormatError, match="bad.parquet"):
+        list(read_documents([tmp_path / "bad.parquet"]))
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "binary.txt").write_bytes(b"\x00\x01\x02")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"text": 3}\nnot json\n')
+    for name, words in (
+        ("binary.txt", "a binary file"),
+        ("latin.txt", "not UTF-8"),
+        ("bad.jsonl", "bad.jsonl:2: text: must be text, not int"),
+    ):
+        with pytest.raises(FormatError, match=words):
+            list(read_documents([tmp_path / name]))
+    with pytest.raises(FileNotFoundError, match="nothing.txt"):
+        list(read_documents([tmp_path / "nothing.txt"]))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FormatError, match="no file of a kind"):
+        list(read_documents([tmp_path / "folder"]))
+
+
+def test_parallel_files(tmp_path: Path) -> None:
+    (tmp_path / "x.en").write_text("a\nb\n")
+    (tmp_path / "x.de").write_text("c\nd\n")
+    assert list(read_parallel(tmp_path / "x.en", tmp_path / "x.de")) == [("a", "c"), ("b", "d")]
+    (tmp_path / "x.de").write_text("c\n")
+    with pytest.raises(FormatError, match="2 lines and .* has 1"):
+        list(read_parallel(tmp_path / "x.en", tmp_path / "x.de"))
+
+
+def test_the_built_in_corpus() -> None:
+    files = standard_library_files()
+    assert files == sorted(files)
+    assert any(file.name == "argparse.py" for file in files)
+    assert not any("site-packages" in file.parts or "test" in file.parts for file in files)
+
+
+def test_a_vocabulary_of_characters() -> None:
+    tokenizer = train_tokenizer(["hello\n", "world"], kind="characters")
+    assert tokenizer.get_vocab_size() == 1 + len(set("hello\nworld"))
+    ids = tokenizer.encode("low").ids
+    assert len(ids) == 3
+    assert tokenizer.decode(ids) == "low"
+    with pytest.raises(FormatError, match="empty"):
+        train_tokenizer([], kind="characters")
+    with pytest.raises(ValueError, match="at least 257"):
+        train_tokenizer(["a"], vocabulary_size=100)
