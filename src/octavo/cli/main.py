@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 import click
+
+# numpy's linear algebra is not used; starting its threads would take a sixth of the way to a first token.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # verb -> (module of octavo.cli, line of the help); the order is that of the help.
 VERBS = {
