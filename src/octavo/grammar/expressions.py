@@ -61,7 +61,7 @@ def invert_intervals(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
 class Algebra:
     """The arena of expressions, with their derivatives and whether each denotes any text at all."""
 
-    def __init__(self, max_expressions: int = 400_000, search_budget: int = 20_000) -> None:
+    def __init__(self, max_expressions: int = 400_000, search_budget: int = 60_000) -> None:
         self.max_expressions = max_expressions
         self.search_budget = search_budget
         self._terms: list[tuple[Any, ...]] = []

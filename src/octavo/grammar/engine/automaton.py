@@ -139,6 +139,10 @@ class Automaton:
             self.states.append(State(kernel, endings, [UNKNOWN] * 256))
         return found
 
+    def state_of(self, position: int) -> int:
+        """The state of one position alone, with the end of the text as its caller."""
+        return self.close([(position, ROOT)])
+
     def pop(self, continuation: int, label: int) -> list[Pair]:
         """Where the callers go on after a rule ended with this label."""
         result = []

@@ -116,7 +116,15 @@ class SchemaDocument:
                 f"{place}/$ref: {reference!r} is not in the schema, and other documents are not fetched; "
                 "give it in `resources`"
             )
-        target = self._named[uri]
+        try:
+            return self._follow(place, reference, self._named[uri], fragment)
+        except GrammarSyntaxError:
+            # Many schemas of draft 4 mean the whole document although an inner "id" says otherwise.
+            if not reference.startswith("#/") or self._named[uri] == self.root:
+                raise
+            return self._follow(place, reference, self.root, fragment)
+
+    def _follow(self, place: str, reference: str, target: str, fragment: str) -> str:
         if fragment and not fragment.startswith("/"):
             raise GrammarSyntaxError(f"{place}/$ref: there is no anchor {fragment!r}")
         for token in unquote(fragment).split("/")[1:]:

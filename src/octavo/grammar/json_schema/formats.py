@@ -49,6 +49,9 @@ _DURATION = (
     rf"P(?:\d+W|(?:\d+Y(?:\d+M(?:\d+D)?)?|\d+M(?:\d+D)?|\d+D)(?:{_DURATION_TIME})?|{_DURATION_TIME})"
 )
 
+_EXPRESSION = r"\{[+#./;?&]?[A-Za-z0-9_]+(?::[1-9]\d{0,3}|\*)?(?:,[A-Za-z0-9_]+(?::[1-9]\d{0,3}|\*)?)*\}"
+_TEMPLATE = rf"(?:[A-Za-z0-9._~!$&()*+,;=:@/?#\[\]-]|%[0-9A-Fa-f]{{2}}|{_EXPRESSION})*"
+
 FORMATS: dict[str, str] = {
     "date": _DATE,
     "time": _TIME,
@@ -60,6 +63,7 @@ FORMATS: dict[str, str] = {
     "ipv6": _IPV6,
     "uri": _URI,
     "uri-reference": rf"(?:{_URI}|{_RELATIVE})",
+    "uri-template": _TEMPLATE,
     "uuid": r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
     "json-pointer": _POINTER,
     "relative-json-pointer": rf"(?:0|[1-9]\d*)(?:#|{_POINTER})",
@@ -71,6 +75,7 @@ WIDEST: dict[str, str] = {
     "hostname": r"^[^ ]+$",
     "uri": r"^[A-Za-z][A-Za-z0-9+.-]*:",
     "uri-reference": r"",
+    "uri-template": r"",
     "time": r"^\d\d:\d\d",
     "date-time": r"^\d{4}-\d\d-\d\d",
     "duration": r"^P",

@@ -86,6 +86,7 @@ class Goals:
         """Where a value that satisfies the goal can begin; nothing that cannot be finished."""
         found = self._alternatives.get(goal)
         if found is None:
+            assert not self.deciding
             if len(self._alternatives) >= MAX_GOALS:
                 raise GrammarTooComplexError(f"the schema reached {MAX_GOALS} combinations of subschemas, the limit")
             found = self._alternatives[goal] = tuple(self._begin(goal))
@@ -142,6 +143,11 @@ class Goals:
         if kind != "object" and any(shape.satisfiable() for shape in self.arrays(goal)):
             return True
         return kind != "array" and any(shape.satisfiable() for shape in self.objects(goal))
+
+    @property
+    def deciding(self) -> bool:
+        """Whether a question is open, so that "not satisfiable" may only mean "not yet"."""
+        return bool(self._active)
 
     def disjoint(self, place: str, other: str, kind: str) -> bool:
         """Whether surely no array (or object) satisfies both; what hangs on an open question is not sure."""

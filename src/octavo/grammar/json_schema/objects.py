@@ -62,7 +62,6 @@ class ObjectShape:
                 else:
                     self._universals.append((spec, None if kind == "forbidden" else item[2]))
         self.names = [*names, *(name for name in late if name not in names)]
-        self._by_name = {spec[1]: [] for spec, _ in self._universals if spec[0] == "name"}
         self.trie = LiteralTrie.build(self.names)
         self._name_goals: list[Goal | None | bool] = [False if n in absent else True for n in self.names]
         self._labels: list[tuple[int, int, str]] = []  # name index or -1, classes, text
@@ -70,14 +69,12 @@ class ObjectShape:
         self._keys: dict[Progress, int] = {}
         self._satisfiable: bool | None = None
         self._prepare_classes()
-        self.last_required = max((i for i, n in enumerate(self.names) if n in self.required), default=-1)
         # Distinct keys must be told apart only where they are counted up to a least number.
         self.counts = self.least > len(self.required) or self.most is not None
         self.distinct = self.least > len(self.required)
 
     def _prepare_classes(self) -> None:
         """The classes that tell unnamed keys apart; those that hold for all of them are kept aside."""
-        algebra = self.goals.algebra
         self.classes: list[int] = []
         self._class_goals: list[tuple[int, Goal | None]] = []  # class (-1: every unnamed key), goal
         self._claim_classes: list[int] = []
@@ -88,7 +85,6 @@ class ObjectShape:
             self._claim_classes.append(self._class_of(spec))
         self._watch_start = KeyWatch(self, self.trie, tuple(self.classes))
         self._allowed_extras: int | None = None
-        self._nothing_forbidden = algebra.anything
 
     def _class_of(self, spec: Any) -> int:
         expression = self._key_expression(spec)
@@ -137,22 +133,25 @@ class ObjectShape:
 
     def extras(self) -> int:
         """The unnamed keys that can have a value, as an expression (names not yet taken out)."""
-        if self._allowed_extras is None:
-            algebra = self.goals.algebra
-            if len(self.classes) <= MAX_CLASSES:
-                options = []
-                for mask in range(1 << len(self.classes)):
-                    goal = self.extra_goal(mask)
-                    if goal is not None and self.goals.satisfiable(goal):
-                        options.append(self._exactly(mask))
-                self._allowed_extras = algebra.either(*options)
-            else:
-                banned = [
-                    index for index, goal in self._class_goals if goal is None or not self.goals.satisfiable(goal)
-                ]
-                parts = [algebra.empty if i < 0 else algebra.negate(self.classes[i]) for i in banned]
-                self._allowed_extras = algebra.both(*parts)
-        return self._allowed_extras
+        if self._allowed_extras is not None:
+            return self._allowed_extras
+        allowed = self._find_extras()
+        # While Goals still looks for what can be satisfied, answers may be too small: they are not kept.
+        if not self.goals.deciding:
+            self._allowed_extras = allowed
+        return allowed
+
+    def _find_extras(self) -> int:
+        algebra = self.goals.algebra
+        if len(self.classes) <= MAX_CLASSES:
+            options = []
+            for mask in range(1 << len(self.classes)):
+                goal = self.extra_goal(mask)
+                if goal is not None and self.goals.satisfiable(goal):
+                    options.append(self._exactly(mask))
+            return algebra.either(*options)
+        banned = [index for index, goal in self._class_goals if goal is None or not self.goals.satisfiable(goal)]
+        return algebra.both(*(algebra.empty if i < 0 else algebra.negate(self.classes[i]) for i in banned))
 
     def _exactly(self, mask: int) -> int:
         algebra = self.goals.algebra
@@ -212,10 +211,10 @@ class ObjectShape:
             if own is not None and self._matches(spec, self.names[index]):
                 if self.goals.satisfiable(self.goals.goal(own, goal)):
                     return True
-        if not extras:
-            return False
+        if not extras or len(self.classes) > MAX_CLASSES:
+            return extras
         algebra, cls = self.goals.algebra, self._claim_classes[claim]
-        for mask in range(1 << min(len(self.classes), MAX_CLASSES)):
+        for mask in range(1 << len(self.classes)):
             own = self.extra_goal(mask)
             if (cls < 0 or mask >> cls & 1) and own is not None and algebra.live(self._exactly(mask)):
                 if self.goals.satisfiable(self.goals.goal(own, goal)):

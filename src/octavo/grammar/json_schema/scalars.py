@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from octavo.grammar.errors import GrammarError, GrammarSyntaxError
+from octavo.grammar.errors import GrammarError, GrammarSyntaxError, GrammarTooComplexError
 from octavo.grammar.expressions import UNBOUNDED, Algebra
 from octavo.grammar.front_ends.regex import compile_regex
 from octavo.grammar.json_schema.formats import FORMATS, WIDEST
@@ -24,6 +23,7 @@ class Scalars:
         self._expressions: dict[tuple[str, str, bool], int] = {}
         self._patterns: dict[str, int] = {}
         self._tries: dict[tuple[str, ...], int] = {}
+        self._spelled: set[str] = set()  # whole numbers that the schema writes with a point
         self._active: set[tuple[str, str, bool]] = set()
 
     def constant(self, goal: Goal, kind: str) -> bool:
@@ -38,10 +38,21 @@ class Scalars:
         expression, numbers, algebra = self.of(goal, "number"), self.numbers, self.algebra
         if expression == algebra.anything:
             return numbers.free
+        if expression in (numbers.whole, numbers.pointless):
+            return numbers.pointless
         plain = algebra.both(expression, numbers.plain)
-        if not algebra.live(algebra.both(plain, algebra.negate(numbers.whole))):
-            return algebra.both(expression, numbers.pointless)
+        members = algebra.term(expression)[1] if algebra.term(expression)[0] == "both" else ()
+        if numbers.whole in members or numbers.pointless in members or self._all_whole(plain):
+            # 2.0 only where the schema itself writes so.
+            return algebra.both(plain, algebra.either(numbers.pointless, self.texts(sorted(self._spelled))))
         return plain
+
+    def _all_whole(self, plain: int) -> bool:
+        algebra = self.algebra
+        try:
+            return not algebra.live(algebra.both(plain, algebra.negate(self.numbers.whole)))
+        except GrammarTooComplexError:
+            return False
 
     def of(self, goal: Goal, kind: str) -> int:
         return self.algebra.both(*(self._place(place, kind, holds) for place, holds in goal))
@@ -71,7 +82,7 @@ class Scalars:
         if name == "one":
             return self._exactly_one(formula[1], kind, holds)
         if name == "format" and not holds:
-            return algebra.negate(compile_regex(algebra, WIDEST.get(formula[1], f"^(?:{FORMATS[formula[1]]})$"), search=True))
+            return algebra.negate(self._regex(WIDEST.get(formula[1], f"^(?:{FORMATS[formula[1]]})$")))
         atom = self._number_atom(formula) if kind == "number" else self._string_atom(formula)
         return atom if holds else algebra.negate(atom)
 
@@ -96,6 +107,7 @@ class Scalars:
         if name == "multiple":
             return numbers.multiple(formula[1])
         assert name == "numbers", name
+        self._spelled.update(repr(v) for v in formula[1] if isinstance(v, float) and repr(v).endswith(".0"))
         return algebra.either(*(numbers.compare(value, {0}) for value in formula[1]))
 
     def _string_atom(self, formula: Formula) -> int:
@@ -129,6 +141,3 @@ class Scalars:
             self._patterns[pattern] = compile_regex(self.algebra, pattern, "ecma", search=True)
         return self._patterns[pattern]
 
-
-def literal_text(kind: str) -> Any:
-    return {"null": "null", "true": "true", "false": "false"}[kind]
