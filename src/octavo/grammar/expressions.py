@@ -92,7 +92,9 @@ class Algebra:
         if found is not None:
             return found
         if len(self._terms) >= self.max_expressions:
-            raise GrammarTooComplexError(f"a regular part of the grammar needs over {self.max_expressions} states")
+            raise GrammarTooComplexError(
+                f"a regular part of the grammar needs over {self.max_expressions} states"
+            )
         self._ids[term] = len(self._terms)
         self._terms.append(term)
         self._nullable.append(nullable)
@@ -136,7 +138,9 @@ class Algebra:
                 joined = left
             else:
                 nullable = self._nullable[left] and self._nullable[right]
-                joined = self._intern(("concat", left, right), nullable, self._plain[left] and self._plain[right])
+                joined = self._intern(
+                    ("concat", left, right), nullable, self._plain[left] and self._plain[right]
+                )
             if not stack:
                 return joined
             left, right = stack.pop(), joined

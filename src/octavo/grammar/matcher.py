@@ -101,7 +101,9 @@ class GrammarMatcher:
         if mode == "exact":
             return self._exact_tokens()
         if not callable(encode):
-            raise GrammarStateError('forced_tokens("canonical") needs encode, which turns bytes into token ids')
+            raise GrammarStateError(
+                'forced_tokens("canonical") needs encode, which turns bytes into token ids'
+            )
         return self._canonical_tokens(list(encode(self.forced_bytes())))
 
     def _exact_tokens(self) -> list[int]:
@@ -109,8 +111,6 @@ class GrammarMatcher:
         probe = self.fork()
         while len(result) < MAX_FORCED_BYTES:
             mask = self.compiled.masks.mask(probe.state)
-            if int(np.bitwise_count(mask.view(np.uint32)).sum()) != 1 if hasattr(np, "bitwise_count") else False:
-                break
             allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
             if len(allowed) != 1 or int(allowed[0]) in self.compiled.info.stop_token_ids:
                 break

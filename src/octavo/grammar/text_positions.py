@@ -11,7 +11,8 @@ from octavo.grammar.network import BasePosition, Position
 Partial = tuple[int, int, int]
 WHOLE: Partial = (0, 0, 0)
 
-_ESCAPES = {0x22: 0x22, 0x5C: 0x5C, 0x2F: 0x2F, 0x62: 8, 0x66: 12, 0x6E: 10, 0x72: 13, 0x74: 9}
+# One spelling for each printable ASCII character, so that known keys are forced: no \/ and no \u0061.
+_ESCAPES = {0x22: 0x22, 0x5C: 0x5C, 0x62: 8, 0x66: 12, 0x6E: 10, 0x72: 13, 0x74: 9}
 
 
 def begin_utf8(byte: int) -> Partial | None:
@@ -51,6 +52,8 @@ def live_step(algebra: Algebra, expression: int, code_point: int) -> int | None:
     return None
 
 
+# What four hex digits may stand for: no printable ASCII but the quote and the backslash, no half of a pair.
+_ESCAPED = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0xD7FF), (0xE000, 0xFFFF))
 _HEX_DIGITS = {ord(c): int(c, 16) for c in "0123456789abcdefABCDEF"}
 
 
@@ -155,8 +158,7 @@ class StringText(BasePosition):
         if byte == 0x22:
             return self._at(CLOSED) if self.algebra.nullable(self.expression) else None
         if byte == 0x5C:
-            moves = self.algebra.live_moves(self.expression)
-            return self._at(ESCAPE) if moves else None
+            return self._at(ESCAPE) if self._escapable(0, 0xFFFF) else None
         if byte < 0x20:
             return None
         if byte < 0x80:
@@ -169,8 +171,18 @@ class StringText(BasePosition):
         low, high, left = partial
         if left == 0:
             return self._character(low)
-        return self._at(mode, partial) if reachable(self.algebra, self.expression, low, high) or (
-            mode == HEX and self._surrogates(low, high)) else None
+        live = (
+            self._escapable(low, high) if mode == HEX else reachable(self.algebra, self.expression, low, high)
+        )
+        return self._at(mode, partial) if live else None
+
+    def _escapable(self, low: int, high: int) -> bool:
+        """Whether a character that may be written as an escape leads on: by four hex digits from `low` to `high`."""
+        for first, last in _ESCAPED:
+            start, end = max(low, first), min(high, last)
+            if start <= end and reachable(self.algebra, self.expression, start, end):
+                return True
+        return self._surrogates(low, high)
 
     def _surrogates(self, low: int, high: int) -> bool:
         first, last = max(low, 0xD800), min(high, 0xDBFF)
@@ -194,7 +206,7 @@ class StringText(BasePosition):
             if not reachable(self.algebra, self.expression, start, start + 0x3FF):
                 return None
             return self._at(LOW_ESCAPE, (start, start + 0x3FF, 4))
-        return None if 0xDC00 <= low <= 0xDFFF else self._character(low)
+        return self._character(low) if any(a <= low <= b for a, b in _ESCAPED) else None
 
     def _low_hex(self, byte: int) -> Position | None:
         """The second half of a surrogate pair, DC00 to DFFF: partial holds the code points of the pair."""

@@ -32,7 +32,8 @@ class TokenizerInfo:
         if any(not 0 <= token < self.vocabulary_size for token in special):
             raise GrammarError(f"a special or stop token is outside the vocabulary of {self.vocabulary_size}")
         self.token_bytes: list[bytes] = [
-            b"" if token is None or number in special else bytes(token) for number, token in enumerate(token_bytes)
+            b"" if token is None or number in special else bytes(token)
+            for number, token in enumerate(token_bytes)
         ]
         self.trie = TokenTrie(self.token_bytes)
 

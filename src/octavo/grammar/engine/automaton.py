@@ -57,6 +57,7 @@ class Automaton:
         self._steps: list[dict[int, int]] = []  # position -> byte -> position
         self._ends: list[int | None] = []
         self._calls: list[tuple[tuple[int, int], ...] | None] = []
+        self._only: dict[int, int] = {}
         self.start = self.close([(self.position(start), ROOT)])
 
     # Interning.
@@ -66,7 +67,9 @@ class Automaton:
         if found is not None:
             return found
         if len(self.positions) >= self.limits.max_positions:
-            raise GrammarTooComplexError(f"the grammar reached {self.limits.max_positions} positions, its limit")
+            raise GrammarTooComplexError(
+                f"the grammar reached {self.limits.max_positions} positions, its limit"
+            )
         self._position_ids[position] = number = len(self.positions)
         self.positions.append(position)
         self._steps.append({})
@@ -86,7 +89,10 @@ class Automaton:
     def calls_of(self, position: int) -> tuple[tuple[int, int], ...]:
         found = self._calls[position]
         if found is None:
-            made = [(self.position(callee), self._return(item)) for callee, item in self.positions[position].calls()]
+            made = [
+                (self.position(callee), self._return(item))
+                for callee, item in self.positions[position].calls()
+            ]
             found = self._calls[position] = tuple(made)
         return found
 
@@ -134,7 +140,9 @@ class Automaton:
         found = self._state_ids.get(key)
         if found is None:
             if len(self.states) >= self.limits.max_states:
-                raise GrammarTooComplexError(f"the grammar reached {self.limits.max_states} states, its limit")
+                raise GrammarTooComplexError(
+                    f"the grammar reached {self.limits.max_states} states, its limit"
+                )
             found = self._state_ids[key] = len(self.states)
             self.states.append(State(kernel, endings, [UNKNOWN] * 256))
         return found
@@ -142,6 +150,19 @@ class Automaton:
     def state_of(self, position: int) -> int:
         """The state of one position alone, with the end of the text as its caller."""
         return self.close([(position, ROOT)])
+
+    def only_byte(self, state: int) -> int | None:
+        """The byte that must come next; None where there are several (or none)."""
+        found = self._only.get(state, UNKNOWN)
+        if found == UNKNOWN:
+            live = []
+            for byte in range(256):
+                if self.step(state, byte) != DEAD:
+                    live.append(byte)
+                    if len(live) > 1:
+                        break
+            found = self._only[state] = live[0] if len(live) == 1 else DEAD
+        return None if found == DEAD else found
 
     def pop(self, continuation: int, label: int) -> list[Pair]:
         """Where the callers go on after a rule ended with this label."""

@@ -18,7 +18,9 @@ class ReferenceRecognizer:
         """Advance; False (and nothing changes) where the text cannot begin like that."""
         saved = self.readings, self.complete
         for byte in data:
-            after = {(target, stack) for place, stack in self.readings if (target := place.step(byte)) is not None}
+            after = {
+                (target, stack) for place, stack in self.readings if (target := place.step(byte)) is not None
+            }
             if not after:
                 self.readings, self.complete = saved
                 return False

@@ -54,7 +54,9 @@ class RegexCompiler:
         """No assertion inside: the tree denotes a language by itself."""
         found = self._pure.get(id(tree))
         if found is None:
-            found = tree[0] == "set" or (tree[0] in ("seq", "alt", "repeat") and all(map(self._is_pure, _children(tree))))
+            found = tree[0] == "set" or (
+                tree[0] in ("seq", "alt", "repeat") and all(map(self._is_pure, _children(tree)))
+            )
             self._pure[id(tree)] = found
         return found
 
@@ -94,7 +96,9 @@ class RegexCompiler:
         if kind == "seq":
             return self._sequence([*first[1], *rest], context, then, sensitive)
         if kind == "alt":
-            return self.algebra.either(*(self._sequence([o, *rest], context, then, sensitive) for o in first[1]))
+            return self.algebra.either(
+                *(self._sequence([o, *rest], context, then, sensitive) for o in first[1])
+            )
         if kind == "repeat":
             return self._repeat(first, context, after, rest_sensitive)
         return self._assertion(first, context, after(context))
@@ -116,12 +120,17 @@ class RegexCompiler:
         if most == UNBOUNDED and least > 0:
             required = ("repeat", body, least, least)
             return self._repeat(
-                required, context, lambda c: self._repeat(("repeat", body, 0, most), c, after, sensitive), True
+                required,
+                context,
+                lambda c: self._repeat(("repeat", body, 0, most), c, after, sensitive),
+                True,
             )
         if most == UNBOUNDED:
             return self._star(body, context, after, sensitive)
         if most > MAX_UNROLLED:
-            raise GrammarUnsupportedError(f"an assertion inside a repeat of over {MAX_UNROLLED} is not supported")
+            raise GrammarUnsupportedError(
+                f"an assertion inside a repeat of over {MAX_UNROLLED} is not supported"
+            )
 
         def iterate(count: int, reached: str) -> int:
             options = [after(reached)] if count >= least else []
@@ -141,9 +150,13 @@ class RegexCompiler:
                 rest = after(reached)
                 names[reached] = name = algebra.recursive(algebra.nullable(rest))
                 # An iteration that consumes nothing adds nothing; without this the name would not be guarded.
-                again = self._sequence([body], reached, lambda c: algebra.both(loop(c), algebra.anything), True)
+                again = self._sequence(
+                    [body], reached, lambda c: algebra.both(loop(c), algebra.anything), True
+                )
                 if algebra.nullable(self._sequence([body], reached, lambda _: algebra.epsilon, False)):
-                    raise GrammarUnsupportedError("an assertion inside a repeat that can be empty is not supported")
+                    raise GrammarUnsupportedError(
+                        "an assertion inside a repeat that can be empty is not supported"
+                    )
                 algebra.define(name, algebra.either(rest, again))
             return names[reached]
 

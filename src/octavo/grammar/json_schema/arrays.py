@@ -39,7 +39,13 @@ class ArrayShape:
         for item in case:
             if item[0] == "count":
                 self.least = max(self.least, item[1])
-                self.most = item[2] if self.most is None else self.most if item[2] is None else min(self.most, item[2])
+                self.most = (
+                    item[2]
+                    if self.most is None
+                    else self.most
+                    if item[2] is None
+                    else min(self.most, item[2])
+                )
             elif item[0] == "items":
                 self.items.append(item[1:])
             elif item[0] == "contains":
@@ -72,7 +78,9 @@ class ArrayShape:
     def item_goal(self, index: int) -> Goal:
         index = min(index, self.settled)
         if index not in self._item_goals:
-            applying = [goal for low, high, goal in self.items if low <= index and (high is None or index < high)]
+            applying = [
+                goal for low, high, goal in self.items if low <= index and (high is None or index < high)
+            ]
             self._item_goals[index] = self.goals.goal(*applying)
         return self._item_goals[index]
 
@@ -108,10 +116,18 @@ class ArrayShape:
         return True
 
     def _can_contain(
-        self, progress: Progress, low: int, high: int | None, literal: tuple[str, bool], needed: int, limit: int | None
+        self,
+        progress: Progress,
+        low: int,
+        high: int | None,
+        literal: tuple[str, bool],
+        needed: int,
+        limit: int | None,
     ) -> bool:
         places = 0
-        indexes = sorted({max(progress.index, low), *(e for e in self._edges() if e >= progress.index), self.settled})
+        indexes = sorted(
+            {max(progress.index, low), *(e for e in self._edges() if e >= progress.index), self.settled}
+        )
         for position, index in enumerate(indexes):
             if index < low or (high is not None and index >= high) or (limit is not None and index >= limit):
                 continue
@@ -138,7 +154,9 @@ class ArrayShape:
                 options.append([(frozenset(), count)])
                 continue
             place, holds = literal
-            options.append([(frozenset({(place, holds)}), count + 1), (frozenset({(place, not holds)}), count)])
+            options.append(
+                [(frozenset({(place, holds)}), count + 1), (frozenset({(place, not holds)}), count)]
+            )
         after_index = min(index + 1, self.settled + (0 if self.most is None else 1))
         result = []
         for combination in product(*options):
@@ -163,7 +181,9 @@ class ArrayShape:
         if before:
             strings = algebra.both(strings, algebra.negate(scalars.texts(before)))
         if algebra.live(strings):
-            result.append((StringText(algebra, strings, watch=TextWatch(goals, '"')), UniqueRead(self, after)))
+            result.append(
+                (StringText(algebra, strings, watch=TextWatch(goals, '"')), UniqueRead(self, after))
+            )
         numbers = scalars.number(goal)
         if algebra.live(numbers):
             numbers = algebra.both(numbers, scalars.numbers.plain)
@@ -171,7 +191,9 @@ class ArrayShape:
                 if text[0] in "-0123456789":
                     numbers = algebra.both(numbers, algebra.negate(scalars.numbers.compare(text, {0})))
             if algebra.live(numbers):
-                result.append((PlainText(algebra, numbers, watch=TextWatch(goals, "")), UniqueRead(self, after)))
+                result.append(
+                    (PlainText(algebra, numbers, watch=TextWatch(goals, "")), UniqueRead(self, after))
+                )
         return result
 
 

@@ -48,7 +48,11 @@ class _Search:
         return list(self.results)
 
     def _explore(
-        self, known: dict[Constraint, None], todo: list[Signed], choices: list[list[Signed]], places: frozenset[Signed]
+        self,
+        known: dict[Constraint, None],
+        todo: list[Signed],
+        choices: list[list[Signed]],
+        places: frozenset[Signed],
     ) -> None:
         known, todo, choices = dict(known), list(todo), list(choices)
         while todo:
@@ -79,7 +83,9 @@ class _Search:
                 return
         self._choose(known, choices, places)
 
-    def _add(self, known: dict[Constraint, None], choices: list[list[Signed]], atom: Formula, holds: bool) -> bool:
+    def _add(
+        self, known: dict[Constraint, None], choices: list[list[Signed]], atom: Formula, holds: bool
+    ) -> bool:
         """Adds what an atom says; False if that contradicts what is known."""
         for item in constraints_of(atom, holds):
             if item[0] == "choice":
@@ -90,7 +96,9 @@ class _Search:
                 known[item] = None
         return True
 
-    def _choose(self, known: dict[Constraint, None], choices: list[list[Signed]], places: frozenset[Signed]) -> None:
+    def _choose(
+        self, known: dict[Constraint, None], choices: list[list[Signed]], places: frozenset[Signed]
+    ) -> None:
         remaining: list[list[Signed]] = []
         for options in choices:
             alive = [option for option in options if self._verdict(known, places, *option) is not False]
@@ -190,7 +198,9 @@ def constraints_of(atom: Formula, holds: bool) -> list[Constraint]:
         return [atom] if holds else _outside(atom[1], atom[2], lambda a, b: ("count", a, b))
     if name == "unique":
         if not holds:
-            raise GrammarUnsupportedError("uniqueItems under `not` or in an overlapping `oneOf` cannot be enforced")
+            raise GrammarUnsupportedError(
+                "uniqueItems under `not` or in an overlapping `oneOf` cannot be enforced"
+            )
         return [("unique",)]
     raise GrammarSyntaxError(f"{name} is not a constraint")
 

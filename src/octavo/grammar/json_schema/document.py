@@ -11,7 +11,14 @@ from octavo.grammar.errors import GrammarSyntaxError, GrammarTooComplexError, Gr
 Schema = Any  # a dict or a bool
 MAX_NODES = 500_000
 MAX_DEPTH = 256
-_DRAFTS = (("draft-03", 3), ("draft-04", 4), ("draft-06", 6), ("draft-07", 7), ("2019-09", 2019), ("2020-12", 2020))
+_DRAFTS = (
+    ("draft-03", 3),
+    ("draft-04", 4),
+    ("draft-06", 6),
+    ("draft-07", 7),
+    ("2019-09", 2019),
+    ("2020-12", 2020),
+)
 _LITERAL_KEYWORDS = ("enum", "const", "default", "examples", "example")
 
 
@@ -71,14 +78,21 @@ class SchemaDocument:
             if isinstance(value, dict):
                 if is_schema:
                     base, draft = self._name(place, value, base, draft)
-                children = [(key, item) for key, item in value.items() if isinstance(item, dict | list | bool)]
+                children = [
+                    (key, item) for key, item in value.items() if isinstance(item, dict | list | bool)
+                ]
             elif isinstance(value, list):
                 children = [(str(index), item) for index, item in enumerate(value)]
             else:
                 children = []
             self._at[place], self._base[place], self._draft[place] = value, base, draft
             for key, item in children:
-                if is_schema and key in _LITERAL_KEYWORDS and isinstance(value, dict) and not isinstance(item, bool):
+                if (
+                    is_schema
+                    and key in _LITERAL_KEYWORDS
+                    and isinstance(value, dict)
+                    and not isinstance(item, bool)
+                ):
                     continue
                 below = f"{place}/{key.replace('~', '~0').replace('/', '~1')}"
                 holds_schemas = not (is_schema and isinstance(value, dict) and key in _MAPS)
@@ -143,8 +157,14 @@ class SchemaDocument:
         target = self.resolve(place, reference)
         anchor = urldefrag(reference)[1]
         schema = self._at[target]
-        if isinstance(schema, dict) and schema.get("$dynamicAnchor") == anchor and len(self._dynamic[anchor]) > 1:
-            raise GrammarUnsupportedError(f"{place}/$dynamicRef: several schemas have the dynamic anchor {anchor!r}")
+        if (
+            isinstance(schema, dict)
+            and schema.get("$dynamicAnchor") == anchor
+            and len(self._dynamic[anchor]) > 1
+        ):
+            raise GrammarUnsupportedError(
+                f"{place}/$dynamicRef: several schemas have the dynamic anchor {anchor!r}"
+            )
         return target
 
 

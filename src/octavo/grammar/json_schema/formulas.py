@@ -49,7 +49,9 @@ class Formulas:
         if isinstance(schema, bool):
             return schema
         if not isinstance(schema, dict):
-            raise GrammarSyntaxError(f"{place}: a schema is an object or a boolean, not {type(schema).__name__}")
+            raise GrammarSyntaxError(
+                f"{place}: a schema is an object or a boolean, not {type(schema).__name__}"
+            )
         if "$ref" in schema and self.document.draft_at(place) <= 7:
             return ("place", self._reference(place, schema))
         parts: list[Formula] = [self._type(place, schema, kind), *self._values(place, schema, kind)]
@@ -144,7 +146,13 @@ class Formulas:
     def _array(self, place: str, schema: dict[str, Any]) -> list[Formula]:
         document = self.document
         result: list[Formula] = []
-        prefix = "prefixItems" if "prefixItems" in schema else "items" if isinstance(schema.get("items"), list) else ""
+        prefix = (
+            "prefixItems"
+            if "prefixItems" in schema
+            else "items"
+            if isinstance(schema.get("items"), list)
+            else ""
+        )
         count = len(schema[prefix]) if prefix else 0
         for index in range(count):
             result.append(("items", index, index + 1, document.child(place, prefix, index)))
@@ -156,7 +164,13 @@ class Formulas:
             result.append(("count", *bounds(place, "Items", least, most)))
         if "contains" in schema:
             low, high = schema.get("minContains", 1), schema.get("maxContains")
-            contained = ("contains", 0, None, document.child(place, "contains"), *bounds(place, "Contains", low, high))
+            contained = (
+                "contains",
+                0,
+                None,
+                document.child(place, "contains"),
+                *bounds(place, "Contains", low, high),
+            )
             result.append(contained)
         if schema.get("uniqueItems") is True:
             result.append(("unique",))
@@ -170,7 +184,9 @@ class Formulas:
         for name in names:
             result.append(("values", ("name", name), document.child(place, "properties", name)))
         for pattern in patterns:
-            result.append(("values", ("pattern", pattern), document.child(place, "patternProperties", pattern)))
+            result.append(
+                ("values", ("pattern", pattern), document.child(place, "patternProperties", pattern))
+            )
         if "additionalProperties" in schema:
             rest = ("rest", frozenset(names), frozenset(patterns))
             result.append(("values", rest, document.child(place, "additionalProperties")))
@@ -211,7 +227,9 @@ def mapping(place: str, schema: dict[str, Any], keyword: str) -> dict[str, Any]:
 def bounds(place: str, what: str, least: Any, most: Any) -> tuple[int, int | None]:
     for name, value in (("min", least), ("max", most)):
         if value is not None and (isinstance(value, bool) or value != int(value) or value < 0):
-            raise GrammarSyntaxError(f"{place}/{name}{what}: a whole number from 0 was expected, not {value!r}")
+            raise GrammarSyntaxError(
+                f"{place}/{name}{what}: a whole number from 0 was expected, not {value!r}"
+            )
     return int(least), None if most is None else int(most)
 
 
@@ -270,7 +288,12 @@ def exact_schema(value: Any) -> Any:
         return {"type": "array", "prefixItems": items, "items": False, "minItems": len(items)}
     if isinstance(value, dict):
         properties = {key: exact_schema(item) for key, item in value.items()}
-        return {"type": "object", "properties": properties, "required": list(value), "additionalProperties": False}
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": list(value),
+            "additionalProperties": False,
+        }
     return {"const": value}
 
 

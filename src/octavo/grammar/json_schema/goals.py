@@ -47,7 +47,9 @@ class Goals:
         for place, holds in [literal for goal in goals for literal in goal]:
             for _ in range(MAX_DEPTH):
                 schema = self.document.at(place)
-                only_reference = isinstance(schema, dict) and "$ref" in schema and not set(schema) - ANNOTATIONS - {"$ref"}
+                only_reference = (
+                    isinstance(schema, dict) and "$ref" in schema and not set(schema) - ANNOTATIONS - {"$ref"}
+                )
                 if not only_reference or not isinstance(schema["$ref"], str):
                     break
                 place = self.document.resolve(place, schema["$ref"])
@@ -88,7 +90,9 @@ class Goals:
         if found is None:
             assert not self.deciding
             if len(self._alternatives) >= MAX_GOALS:
-                raise GrammarTooComplexError(f"the schema reached {MAX_GOALS} combinations of subschemas, the limit")
+                raise GrammarTooComplexError(
+                    f"the schema reached {MAX_GOALS} combinations of subschemas, the limit"
+                )
             found = self._alternatives[goal] = tuple(self._begin(goal))
         return found
 

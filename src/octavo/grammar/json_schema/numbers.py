@@ -104,8 +104,10 @@ class Multiple:
             return
         for digit in range(10):
             remainder = (self.remainder * 10 + digit) % self.modulus
-            yield 48 + digit, 48 + digit, replace(
-                self, phase=phase, remainder=remainder, count=self.count + fractional
+            yield (
+                48 + digit,
+                48 + digit,
+                replace(self, phase=phase, remainder=remainder, count=self.count + fractional),
             )
 
 
@@ -137,7 +139,9 @@ class NumberLanguage:
         no_point = algebra.repeat(algebra.characters([(45, 45), (48, 57)]), 0, UNBOUNDED)
         #: Written without a point.
         self.pointless = algebra.both(self.plain, no_point)
-        self.whole = algebra.both(self.plain, algebra.concat(no_point, algebra.optional(algebra.literal(".0"))))
+        self.whole = algebra.both(
+            self.plain, algebra.concat(no_point, algebra.optional(algebra.literal(".0")))
+        )
 
     def compare(self, value: object, allowed: set[int]) -> int:
         """x with sign(x - value) in `allowed`."""
@@ -149,5 +153,7 @@ class NumberLanguage:
         whole, fraction = digits_of(decimal_of(value))
         modulus = int(whole + fraction)
         if len(whole + fraction) > 6:
-            raise GrammarTooComplexError(f"multipleOf {value} would need {modulus} states; the limit is 999,999")
+            raise GrammarTooComplexError(
+                f"multipleOf {value} would need {modulus} states; the limit is 999,999"
+            )
         return self.algebra.leaf(Multiple(modulus, len(fraction)))

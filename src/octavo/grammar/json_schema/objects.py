@@ -37,7 +37,9 @@ class ObjectShape:
     def __init__(self, goals: Goals, case: Case) -> None:
         self.goals = goals
         self.least, self.most = 0, None
-        self._universals: list[tuple[Any, Goal | None]] = []  # key class, what values satisfy (None: no such key)
+        self._universals: list[
+            tuple[Any, Goal | None]
+        ] = []  # key class, what values satisfy (None: no such key)
         self.claims: list[tuple[Any, Goal]] = []
         self.required: set[str] = set()
         absent: set[str] = set()
@@ -53,7 +55,13 @@ class ObjectShape:
                 late[item[1]] = None
             elif kind == "count":
                 self.least = max(self.least, item[1])
-                self.most = item[2] if self.most is None else self.most if item[2] is None else min(self.most, item[2])
+                self.most = (
+                    item[2]
+                    if self.most is None
+                    else self.most
+                    if item[2] is None
+                    else min(self.most, item[2])
+                )
             else:
                 spec = item[1]
                 (names if spec[0] == "name" else late).update(dict.fromkeys(_names_in(spec)))
@@ -150,7 +158,9 @@ class ObjectShape:
                 if goal is not None and self.goals.satisfiable(goal):
                     options.append(self._exactly(mask))
             return algebra.either(*options)
-        banned = [index for index, goal in self._class_goals if goal is None or not self.goals.satisfiable(goal)]
+        banned = [
+            index for index, goal in self._class_goals if goal is None or not self.goals.satisfiable(goal)
+        ]
         return algebra.both(*(algebra.empty if i < 0 else algebra.negate(self.classes[i]) for i in banned))
 
     def _exactly(self, mask: int) -> int:
@@ -183,7 +193,9 @@ class ObjectShape:
 
     def missing(self, progress: Progress) -> int:
         if self.goals.any_order:
-            return sum(not progress.seen >> i & 1 for i, name in enumerate(self.names) if name in self.required)
+            return sum(
+                not progress.seen >> i & 1 for i, name in enumerate(self.names) if name in self.required
+            )
         return sum(name in self.required for name in self.names[progress.seen :])
 
     def may_close(self, progress: Progress) -> bool:
@@ -202,7 +214,11 @@ class ObjectShape:
                 return False
             if not extras and progress.count + len(remaining) < self.least:
                 return False
-        return all(self._claimable(i, remaining, extras) for i in range(len(self.claims)) if progress.pending >> i & 1)
+        return all(
+            self._claimable(i, remaining, extras)
+            for i in range(len(self.claims))
+            if progress.pending >> i & 1
+        )
 
     def _claimable(self, claim: int, remaining: list[int], extras: bool) -> bool:
         spec, goal = self.claims[claim]
@@ -257,7 +273,21 @@ class ObjectShape:
         if not self.goals.algebra.live(expression):
             return None
         watch = self._watch_start
-        return StringText(self.goals.algebra, expression, watch=replace(watch, text="") if self._captures(progress) else watch)
+        return StringText(
+            self.goals.algebra,
+            expression,
+            watch=replace(watch, text="") if self._captures(progress) else watch,
+        )
+
+    def needed_key(self, progress: Progress) -> Position | None:
+        """The place before the next key that must come; None where none must."""
+        seen = progress.seen
+        for index, name in enumerate(self.names):
+            still = not seen >> index & 1 if self.goals.any_order else index >= seen
+            if name in self.required and still:
+                expression = self.goals.scalars.texts((name,))
+                return StringText(self.goals.algebra, expression, watch=self._watch_start)
+        return None
 
     def _captures(self, progress: Progress) -> bool:
         return bool(self.claims) or (self.distinct and progress.count < self.least)
@@ -395,6 +425,15 @@ class ObjectPosition(BasePosition):
             goals = shape.goals
             return [(goals.position(goal), ValueRead(shape, after)) for goal, after in self.choices]
         return ()
+
+    def closing_calls(self) -> Sequence[tuple[Position, Return | None]]:
+        """As `calls`, but only keys that the object cannot close without, where there are any."""
+        shape = self.shape
+        if self.phase in (FIRST, NEXT):
+            key = shape.needed_key(self.progress)
+            if key is not None:
+                return [(key, KeyRead(shape, self.progress))]
+        return self.calls()
 
 
 _DONE = Progress()

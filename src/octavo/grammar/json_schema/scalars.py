@@ -140,4 +140,3 @@ class Scalars:
         if pattern not in self._patterns:
             self._patterns[pattern] = compile_regex(self.algebra, pattern, "ecma", search=True)
         return self._patterns[pattern]
-
