@@ -104,9 +104,9 @@ class SchemaDocument:
         identity = schema.get("id" if draft <= 4 else "$id")
         if isinstance(identity, str) and not (draft <= 7 and "$ref" in schema):
             if identity.startswith("#") and draft <= 7:
-                self._named.setdefault(urljoin(base, identity), place)
+                self._named.setdefault(join(base, identity), place)
             else:
-                base = urldefrag(urljoin(base, identity))[0]
+                base = urldefrag(join(base, identity))[0]
                 self._named.setdefault(base, place)
         for keyword in ("$anchor", "$dynamicAnchor"):
             anchor = schema.get(keyword)
@@ -118,7 +118,7 @@ class SchemaDocument:
 
     def resolve(self, place: str, reference: str) -> str:
         """The place that `reference`, written in the schema at `place`, means."""
-        absolute = urljoin(self._base[place], reference) if self._base[place] else reference
+        absolute = join(self._base[place], reference)
         uri, fragment = urldefrag(absolute)
         if not fragment and uri in self._named:
             return self._named[uri]
@@ -166,6 +166,13 @@ class SchemaDocument:
                 f"{place}/$dynamicRef: several schemas have the dynamic anchor {anchor!r}"
             )
         return target
+
+
+def join(base: str, reference: str) -> str:
+    """urljoin, also for schemes that it does not know, such as urn."""
+    if not base or not reference.startswith("#"):
+        return urljoin(base, reference)
+    return urldefrag(base)[0] + reference
 
 
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependencies", "dependentSchemas")

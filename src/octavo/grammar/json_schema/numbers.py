@@ -152,7 +152,7 @@ class NumberLanguage:
     def multiple(self, value: object) -> int:
         whole, fraction = digits_of(decimal_of(value))
         modulus = int(whole + fraction)
-        if len(whole + fraction) > 6:
+        if modulus > 999_999:
             raise GrammarTooComplexError(
                 f"multipleOf {value} would need {modulus} states; the limit is 999,999"
             )
