@@ -1,9 +1,11 @@
-"""JSON-Schema-Test-Suite, draft 2020-12, mandatory files: which documents the grammars accept, beside the suite's word.
+"""JSON-Schema-Test-Suite, draft 2020-12, mandatory files: which documents the grammars accept, beside the
+suite's word.
 
 python -m benchmarks.json_schema_suite [--ordered] [--show]
 
-Byte for byte and without a vocabulary; properties in any order, because the suite's are unordered.  A group whose schema
-is refused counts all its tests as refused.  Ends with status 1 where anything invalid was accepted.
+Byte for byte and without a vocabulary; properties in any order, because the suite's are unordered.  A group
+whose schema is refused counts all its tests as refused.  Ends with status 1 where anything invalid was
+accepted.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """MaskBench's development half: which documents each engine accepts, and how long compiling and masks take.
 
-python -m benchmarks.maskbench [--every N] [--ordered] [--engines octavo,xgrammar,llguidance] [--masks MODEL.gguf]
+python -m benchmarks.maskbench [--every N] [--ordered] [--engines octavo,xgrammar,llguidance] [--masks
+MODEL.gguf]
 
-Correctness is judged byte by byte (a vocabulary of the 256 bytes), and an accepted document must also be complete.
-With --masks the same documents are written token by token in the model's vocabulary: a mask and a step per token.
-octavo runs with properties in any order, as the standard has it, unless --ordered.
+Correctness is judged byte by byte (a vocabulary of the 256 bytes), and an accepted document must also be
+complete. With --masks the same documents are written token by token in the model's vocabulary: a mask and a
+step per token. octavo runs with properties in any order, as the standard has it, unless --ordered.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Vocabulary:
 
     def __init__(self, tokens: list[bytes], end: int) -> None:
         self.tokens, self.end = tokens, end
-        self._ids = {token: number for number, token in reversed(list(enumerate(tokens))) if token and number != end}
+        self._ids = {
+            token: number for number, token in reversed(list(enumerate(tokens))) if token and number != end
+        }
         self._longest = max(map(len, tokens))
 
     @classmethod
@@ -42,7 +45,9 @@ class Vocabulary:
     def encode(self, data: bytes) -> list[int]:
         result, at = [], 0
         while at < len(data):
-            size = next(n for n in range(min(self._longest, len(data) - at), 0, -1) if data[at : at + n] in self._ids)
+            size = next(
+                n for n in range(min(self._longest, len(data) - at), 0, -1) if data[at : at + n] in self._ids
+            )
             result.append(self._ids[data[at : at + size]])
             at += size
         return result
@@ -154,14 +159,18 @@ def _too_long(*_: Any) -> None:
     raise TimeoutError(f"over {SECONDS} seconds")
 
 
-def judge(engine: Any, vocabulary: Vocabulary, case: dict[str, Any], masks: list[float] | None) -> tuple[str, float]:
+def judge(
+    engine: Any, vocabulary: Vocabulary, case: dict[str, Any], masks: list[float] | None
+) -> tuple[str, float]:
     """The outcome for one schema, and the seconds that compiling it took."""
     start = time.perf_counter()
     try:
         compiled = engine.compile(case["schema"])
         engine.begin(compiled)
     except (TimeoutError, ValueError, RuntimeError) as error:
-        return ("timeout" if isinstance(error, TimeoutError) else "compile error"), time.perf_counter() - start
+        return (
+            "timeout" if isinstance(error, TimeoutError) else "compile error"
+        ), time.perf_counter() - start
     seconds = time.perf_counter() - start
     outcome = "passing"
     for test in case["tests"]:
@@ -202,7 +211,10 @@ def run(name: str, vocabulary: Vocabulary, options: argparse.Namespace, with_mas
         outcomes[outcome] += 1
         compiling.append(seconds)
     print(f"{name:11} {sum(outcomes.values())} schemas: {dict(outcomes)}")
-    print(f"{name:11} compile {percentiles(compiling)}" + (f"; mask {percentiles(masks)}" if masks else ""), flush=True)
+    print(
+        f"{name:11} compile {percentiles(compiling)}" + (f"; mask {percentiles(masks)}" if masks else ""),
+        flush=True,
+    )
 
 
 def percentiles(seconds: list[float]) -> str:
@@ -214,7 +226,9 @@ def percentiles(seconds: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="take every Nth schema")
-    parser.add_argument("--ordered", action="store_true", help="octavo: properties in the schema's order only")
+    parser.add_argument(
+        "--ordered", action="store_true", help="octavo: properties in the schema's order only"
+    )
     parser.add_argument("--engines", default="octavo,xgrammar,llguidance")
     parser.add_argument("--masks", help="a GGUF file, whose vocabulary the masks are timed on")
     options = parser.parse_args()

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octavo.grammar import Grammar, GrammarEmptyError, GrammarError, GrammarSyntaxError, GrammarUnsupportedError
+from octavo.grammar import (
+    Grammar,
+    GrammarEmptyError,
+    GrammarError,
+    GrammarSyntaxError,
+    GrammarUnsupportedError,
+)
 from octavo.grammar.engine.automaton import DEAD, Automaton
 
 Rules = dict[str, list[str]]  # capital letters are rules

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from octavo.grammar import Grammar, GrammarEmptyError, GrammarError, GrammarTooComplexError, GrammarUnsupportedError
+from octavo.grammar import (
+    Grammar,
+    GrammarEmptyError,
+    GrammarError,
+    GrammarTooComplexError,
+    GrammarUnsupportedError,
+)
 from octavo.grammar.engine.automaton import DEAD, Automaton
 from octavo.grammar.engine.reference import ReferenceRecognizer
 
@@ -66,8 +72,12 @@ CASES: list[tuple[Any, list[Any], list[Any]]] = [
         [{"a": 1}],
     ),
     ({"dependentRequired": {"a": ["b"]}}, [{"b": 1}, {"a": 1, "b": 1}], [{"a": 1}]),
-    ({"not": {"required": ["a"]}}, [{"b": 1}, 3], [{"a": 1}, {"b": 1, "a": 2}]),
-    ({"not": {"additionalProperties": {"type": "null"}}}, [{"a": 1}, {"a": None, "b": 2}, 1], [{}, {"a": None}]),
+    ({"not": {"required": ["a"]}}, [{"b": 1}], [3, {"a": 1}, {"b": 1, "a": 2}]),
+    (
+        {"not": {"additionalProperties": {"type": "null"}}},
+        [{"a": 1}, {"a": None, "b": 2}],
+        [1, {}, {"a": None}],
+    ),
     (TREE, [[], [[], [[]]]], [[1], {}]),
     (
         {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 3, "exclusiveMinimum": True},
@@ -77,7 +87,9 @@ CASES: list[tuple[Any, list[Any], list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("schema", "valid", "invalid"), CASES, ids=[json.dumps(case[0])[:40] for case in CASES])
+@pytest.mark.parametrize(
+    ("schema", "valid", "invalid"), CASES, ids=[json.dumps(case[0])[:40] for case in CASES]
+)
 def test_accepts_the_valid_and_only_them(schema: Any, valid: list[Any], invalid: list[Any]) -> None:
     for value in valid:
         assert accepts(schema, json.dumps(value), any_order=True), value
@@ -100,7 +112,11 @@ def test_white_space_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("schema", "error", "says"),
     [
-        ({"properties": {"a": {"unevaluatedProperties": False}}}, GrammarUnsupportedError, "#/properties/a/uneval"),
+        (
+            {"properties": {"a": {"unevaluatedProperties": False}}},
+            GrammarUnsupportedError,
+            "#/properties/a/uneval",
+        ),
         ({"pattern": "(a)\\1"}, GrammarUnsupportedError, "#/pattern"),
         ({"$ref": "#/nowhere"}, GrammarError, "nowhere"),
         ({"$ref": "other.json"}, GrammarUnsupportedError, "other.json"),
@@ -112,7 +128,7 @@ def test_white_space_is_bounded() -> None:
     ],
 )
 def test_what_cannot_be_enforced_is_named(schema: Any, error: type[Exception], says: str) -> None:
-    with pytest.raises(error, match=says.replace("/", "/")):
+    with pytest.raises(error, match=says):
         Grammar.from_json_schema(schema)
 
 
@@ -138,7 +154,7 @@ def choices(count: int) -> Any:
 @pytest.mark.parametrize("schema", [nested(5000), choices(30)], ids=["deep", "alternatives"])
 def test_hostile_schemas_end_in_an_error(schema: Any) -> None:
     with pytest.raises(GrammarTooComplexError):
-        Grammar.from_json_schema(schema)
+        Automaton(Grammar.from_json_schema(schema).start)
 
 
 def test_large_schemas_are_no_trouble() -> None:

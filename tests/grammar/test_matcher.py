@@ -1,4 +1,6 @@
-"""Masks against trying every token, and what must hold whatever the grammar: rollback, fork, forced bytes, endings."""
+"""Masks against trying every token, and what must hold whatever the grammar: rollback, fork, forced bytes,
+endings.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,38 @@ from octavo.grammar import (
 from octavo.grammar.engine.masks import MaskCache
 from octavo.grammar.engine.reference import ReferenceRecognizer
 
-WORDS = ['{"', '":', '": ', '", "', '"}', "name", "na", "12", '",', '"]', "true", 'age": ', "ab", "abc", "}}", ", "]
-TOKENS = [bytes([value]) for value in range(256)] + [word.encode() for word in WORDS] + ["\u00e9".encode(), b"ab", b""]
+WORDS = [
+    '{"',
+    '":',
+    '": ',
+    '", "',
+    '"}',
+    "name",
+    "na",
+    "12",
+    '",',
+    '"]',
+    "true",
+    'age": ',
+    "ab",
+    "abc",
+    "}}",
+    ", ",
+]
+TOKENS = (
+    [bytes([value]) for value in range(256)]
+    + [word.encode() for word in WORDS]
+    + ["\u00e9".encode(), b"ab", b""]
+)
 END = len(TOKENS) - 1
 INFO = TokenizerInfo(TOKENS, stop_token_ids=[END], vocabulary_size=len(TOKENS) + 9)
 
 PERSON = {
     "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 5}, "age": {"type": "integer", "minimum": 3}, "x": {"$ref": "#"}},
+    "properties": {
+        "name": {"type": "string", "maxLength": 5}, "age": {"type": "integer", "minimum": 3},
+        "x": {"$ref": "#"},
+    },
     "required": ["name", "age"],
     "additionalProperties": False,
 }  # fmt: skip
@@ -38,7 +64,9 @@ GRAMMARS = {
     "person": Grammar.from_json_schema(PERSON),
     "unordered": Grammar.from_json_schema(PERSON, any_order=True),
     "json": Grammar.builtin_json(),
-    "unique": Grammar.from_json_schema({"items": {"enum": ["ab", "abc", 12]}, "uniqueItems": True, "type": "array"}),
+    "unique": Grammar.from_json_schema(
+        {"items": {"enum": ["ab", "abc", 12]}, "uniqueItems": True, "type": "array"}
+    ),
     "either": Grammar.from_json_schema({"anyOf": [{"required": ["name"]}, {"items": {"type": "string"}}]}),
     "sums": Grammar.from_gbnf(SUMS),
     "choices": Grammar.from_choices(["abc", "ab", "\u00e9"]),
@@ -49,7 +77,9 @@ GRAMMARS = {
 def allowed_by_mask(matcher: GrammarMatcher) -> list[bool]:
     mask = allocate_token_bitmask(2, INFO.vocabulary_size)
     matcher.fill_next_token_bitmask(mask, 1)
-    return [bool(bit) for bit in np.unpackbits(mask[1].view(np.uint8), bitorder="little")[: INFO.vocabulary_size]]
+    return [
+        bool(bit) for bit in np.unpackbits(mask[1].view(np.uint8), bitorder="little")[: INFO.vocabulary_size]
+    ]
 
 
 @pytest.mark.parametrize("name", GRAMMARS)
@@ -83,7 +113,9 @@ def test_every_state_can_be_closed(name: str) -> None:
             copy = matcher.fork()
             assert not closing or copy.accept_bytes(closing)
             assert copy.is_completed()
-            matcher.accept_token(generator.choice([t for t, good in enumerate(allowed_by_mask(matcher)) if good]))
+            matcher.accept_token(
+                generator.choice([t for t, good in enumerate(allowed_by_mask(matcher)) if good])
+            )
             if matcher.is_terminated():
                 break
 
@@ -126,7 +158,9 @@ def test_masks_outlive_a_tiny_budget() -> None:
 
 
 def test_forced_bytes_and_tokens() -> None:
-    matcher = GrammarMatcher(GrammarCompiler(INFO).compile(Grammar.from_json_schema(PERSON, layout="compact")))
+    matcher = GrammarMatcher(
+        GrammarCompiler(INFO).compile(Grammar.from_json_schema(PERSON, layout="compact"))
+    )
     assert matcher.forced_bytes() == b'{"name":"'
     assert matcher.forced_tokens("off") == []
 
@@ -136,7 +170,11 @@ def test_forced_bytes_and_tokens() -> None:
 
     # Nothing is longer than the last quote and allowed but tokens that begin with it: it is held back.
     assert [TOKENS[token] for token in matcher.forced_tokens("canonical", encode)] == [b'{"', b"name", b'":']
-    only = GrammarMatcher(GrammarCompiler(TokenizerInfo([b"a", b"b", b""], stop_token_ids=[2])).compile(Grammar.from_choices(["aab", "aaa"])))
+    only = GrammarMatcher(
+        GrammarCompiler(TokenizerInfo([b"a", b"b", b""], stop_token_ids=[2])).compile(
+            Grammar.from_choices(["aab", "aaa"])
+        )
+    )
     assert only.forced_tokens("exact") == [0, 0]
     with pytest.raises(GrammarStateError, match="modes"):
         matcher.forced_tokens("sometimes")
@@ -150,7 +188,7 @@ class Colour(enum.Enum):
 class Leaf:
     name: str
     colour: Colour = Colour.RED
-    below: "list[Leaf] | None" = None
+    below: list[Leaf] | None = None
 
 
 class Options(TypedDict):

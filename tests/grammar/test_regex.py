@@ -16,7 +16,8 @@ from octavo.grammar.front_ends.regex import compile_regex
 TEXTS = ["".join(letters) for size in range(5) for letters in itertools.product("ab-c", repeat=size)]
 
 PATTERNS = [
-    r"^a(?!b)[ab]*$", r"a|b", r"^(?:(?!ab).)*$", r"\bab\b", r"^a{2,3}b?$", r"(?=a)b?", r"(?=.*a)(?=.*b)^.{2,3}$",
+    r"^a(?!b)[ab]*$", r"a|b", r"^(?:(?!ab).)*$", r"\bab\b", r"^a{2,3}b?$", r"(?=a)b?",
+    r"(?=.*a)(?=.*b)^.{2,3}$",
     r"^$", r"a\B", r"(^a|b)+$", r"\b", r"(?:a$|b)", r"[^a]", r"^a*?b+", r"^\w+$", r"(a|^b)c*", r"(?:\ba|-)+$",
     r"^(?!.*(a|b)\b).*-$", r"(?i)^A+$", r"^[a-b\-]{2}$",
 ]  # fmt: skip

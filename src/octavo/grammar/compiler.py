@@ -45,9 +45,10 @@ class Grammar:
     ) -> Grammar:
         """JSON that satisfies a schema, given as text or as what json.loads makes of it.
 
-        `strict`: a keyword that cannot be enforced exactly is an error that names it; otherwise it is in the report.
-        `any_order`: properties in any order, not only in the schema's.  `layout`: "flexible" (compact, spaced or
-        indented), "line" (no line breaks) or "compact".  `resources`: other schemas by URI; nothing is fetched.
+        `strict`: a keyword that cannot be enforced exactly is an error that names it; otherwise it is in the
+        report. `any_order`: properties in any order, not only in the schema's.  `layout`: "flexible"
+        (compact, spaced or indented), "line" (no line breaks) or "compact".  `resources`: other
+        schemas by URI; nothing is fetched.
         """
         if isinstance(schema, str):
             try:
@@ -90,8 +91,8 @@ class Grammar:
 
     @classmethod
     def from_types(cls, annotation: Any, **options: Any) -> Grammar:
-        """JSON for a pydantic model, dataclass, TypedDict, Enum, Literal, any annotation of them, or the arguments of a
-        callable."""
+        """JSON for a pydantic model, dataclass, TypedDict, Enum, Literal, any annotation of them, or the
+        arguments of a callable."""
         return cls.from_json_schema(schema_of(annotation), **options)
 
 

@@ -1,8 +1,9 @@
 """Regular expressions as hash-consed terms with derivatives: a lazy automaton closed under and, or and not.
 
-The derivative of r by a character c is the expression of all w such that cw is in r (Brzozowski 1964; Owens, Reppy and
-Turon 2009, "Regular-expression derivatives re-examined").  Characters are Unicode code points without the surrogates.
-An expression is an int; equal ids mean equal terms.  Counters r{m,n} stay counters: a derivative lowers them by one.
+The derivative of r by a character c is the expression of all w such that cw is in r (Brzozowski 1964; Owens,
+Reppy and Turon 2009, "Regular-expression derivatives re-examined").  Characters are Unicode code points
+without the surrogates. An expression is an int; equal ids mean equal terms.  Counters r{m,n} stay counters: a
+derivative lowers them by one.
 """
 
 from __future__ import annotations
@@ -226,7 +227,9 @@ class Algebra:
         return self.either(part, self.epsilon)
 
     def recursive(self, nullable: bool) -> int:
-        """A name for an expression that `define` gives later and that may contain the name (after some character)."""
+        """A name for an expression that `define` gives later and that may contain the name (after some
+        character).
+        """
         return self._intern(("recursive", len(self._terms)), nullable, False)
 
     def define(self, name: int, expression: int) -> None:

@@ -1,4 +1,4 @@
-"""A set of literal texts as one automaton: a trie, whose size does not depend on how its states are combined."""
+"""A set of literal texts as one automaton: a trie."""
 
 from __future__ import annotations
 

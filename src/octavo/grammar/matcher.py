@@ -62,14 +62,14 @@ class GrammarMatcher:
         return bool(data) and self._after(self.state, data) != DEAD
 
     def fill_next_token_bitmask(self, bitmask: npt.NDArray[np.int32], index: int = 0) -> bool:
-        """Write the mask of the next token into row `index` of `bitmask` [rows, words] (or into a single row).
+        """Write the next token's mask into row `index` of `bitmask` [rows, words] (or into a single row).
 
         Returns whether anything is forbidden, so that the mask must be applied.
         """
         row = bitmask[index] if bitmask.ndim == 2 else bitmask
         if row.shape[0] < self.compiled.info.mask_words:
             raise GrammarStateError(
-                f"the bitmask has {row.shape[0]} words a row; this vocabulary needs {self.compiled.info.mask_words}"
+                f"the bitmask has {row.shape[0]} words a row; it needs {self.compiled.info.mask_words}"
             )
         row[:] = 0
         if not self._stopped:
@@ -91,8 +91,8 @@ class GrammarMatcher:
     def forced_tokens(self, mode: str = "exact", encode: object = None) -> list[int]:
         """Tokens that need no sampling; they are not accepted yet.
 
-        "exact": while one token alone is allowed.  "canonical": the forced bytes as `encode(bytes) -> ids` writes them,
-        without the tokens at the end that could be parts of a longer one.  "off": none.
+        "exact": while one token alone is allowed.  "canonical": the forced bytes as `encode(bytes) -> ids`
+        writes them, without the tokens at the end that could be parts of a longer one.  "off": none.
         """
         if mode not in MODES:
             raise GrammarStateError(f"forced_tokens has the modes {', '.join(MODES)}, not {mode!r}")
@@ -178,6 +178,5 @@ class GrammarMatcher:
         return self._stopped or (self.is_completed() and not self.compiled.automaton.states[self.state].pairs)
 
     def closing_bytes(self, limit: int = 4096) -> bytes | None:
-        """A short text, none shorter where the search is not cut, with which the text can end; None where none is
-        found within `limit` bytes."""
+        """A short text with which this one can end; None where none is found within `limit` bytes."""
         return self.compiled.closings.find(self.state, limit)

@@ -1,8 +1,9 @@
 """The form that every front end compiles to: a recursive network of lazily made positions.
 
-A position is a place inside a rule.  It steps deterministically over bytes, may call other rules and may end its rule
-with a label; a return says where the caller goes on, given that label.  Positions are values: equal ones are one state
-of the engine, so bounded counters and small parameters (which keys were seen, how many items) are simply their fields.
+A position is a place inside a rule.  It steps deterministically over bytes, may call other rules and may end
+its rule with a label; a return says where the caller goes on, given that label.  Positions are values: equal
+ones are one state of the engine, so bounded counters and small parameters (which keys were seen, how many
+items) are simply their fields.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Report:
-    """JSON pointers of keywords (for other grammars, names of constructs), with the reason where there is one."""
+    """JSON pointers of keywords (for other grammars, names of constructs), with the reason where there is
+    one.
+    """
 
     enforced: list[str] = field(default_factory=list)
     approximated: dict[str, str] = field(default_factory=dict)

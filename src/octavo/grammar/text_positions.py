@@ -1,4 +1,6 @@
-"""Expressions over characters as positions over bytes: plain UTF-8, and the inside of a JSON string with its escapes."""
+"""Expressions over characters as positions over bytes: plain UTF-8, and the inside of a JSON string with its
+escapes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from dataclasses import dataclass
 from octavo.grammar.expressions import Algebra
 from octavo.grammar.network import BasePosition, Position
 
-# A character that has begun: the code points it may still become, and how many bytes (or hex digits) are to come.
+# A character that has begun: the code points it may still become, and how many bytes (or hex digits) are to
+# come.
 Partial = tuple[int, int, int]
 WHOLE: Partial = (0, 0, 0)
 
@@ -114,8 +117,9 @@ BODY, BEFORE, UTF8, ESCAPE, HEX, LOW_ESCAPE, LOW_U, LOW_HEX, CLOSED = range(9)
 class StringText(BasePosition):
     """A JSON string whose decoded value matches `expression`.
 
-    `watch` is a second automaton of the value, without influence on what is allowed, whose state is told at the end:
-    `labels(watch)` is the label with which the rule ends.  Object keys use it to say which key was read.
+    `watch` is a second automaton of the value, without influence on what is allowed, whose state is told at
+    the end: `labels(watch)` is the label with which the rule ends.  Object keys use it to say which key was
+    read.
     """
 
     algebra: Algebra
@@ -177,7 +181,9 @@ class StringText(BasePosition):
         return self._at(mode, partial) if live else None
 
     def _escapable(self, low: int, high: int) -> bool:
-        """Whether a character that may be written as an escape leads on: by four hex digits from `low` to `high`."""
+        """Whether a character that may be written as an escape leads on: by four hex digits from `low` to
+        `high`.
+        """
         for first, last in _ESCAPED:
             start, end = max(low, first), min(high, last)
             if start <= end and reachable(self.algebra, self.expression, start, end):

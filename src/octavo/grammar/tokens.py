@@ -12,10 +12,11 @@ from octavo.grammar.errors import GrammarError
 
 
 class TokenizerInfo:
-    """What a grammar needs to know of a tokenizer: the bytes of each token, which are special, which end the text.
+    """What a grammar needs to know of a tokenizer: the bytes of each token, which are special, which end the
+    text.
 
-    A token of no bytes, and every special token, is never matched as text; stop tokens are allowed where the text is
-    complete.  `vocabulary_size` may exceed the number of tokens (padding of the model's last layer).
+    A token of no bytes, and every special token, is never matched as text; stop tokens are allowed where the
+    text is complete.  `vocabulary_size` may exceed the number of tokens (padding of the model's last layer).
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class TokenizerInfo:
 class TokenTrie:
     """The vocabulary in depth-first order, in flat arrays.
 
-    Node n has byte[n], its subtree is n .. end[n]-1, and the tokens of its subtree are order[first[n]:first[end[n]]],
-    where `order` holds token ids by their bytes; node 0 is the root.  Tokens with equal bytes share a node.
+    Node n has byte[n], its subtree is n .. end[n]-1, and the tokens of its subtree are
+    order[first[n]:first[end[n]]], where `order` holds token ids by their bytes; node 0 is the root.  Tokens
+    with equal bytes share a node.
     """
 
     def __init__(self, token_bytes: Sequence[bytes]) -> None:

@@ -1,8 +1,9 @@
-"""The lazy pushdown automaton over a network: position-free, hash-consed states, so that equal futures are one integer.
+"""The lazy pushdown automaton over a network: position-free, hash-consed states, so that equal futures are
+one integer.
 
 state         = set of (position, continuation), after closing over calls and ends
-continuation  = set of (return, continuation): callers of one rule at one place are merged, which is sound because
-                R.K1 | R.K2 = R.(K1 | K2); continuation ROOT is the end of the whole text
+continuation  = set of (return, continuation): callers of one rule at one place are merged, which is sound
+because R.K1 | R.K2 = R.(K1 | K2); continuation ROOT is the end of the whole text
 
 Nothing in a state says where in the text it was reached, so everything computed for a state holds for ever.
 """
@@ -175,8 +176,9 @@ class Automaton:
 
 
 class _Closure:
-    """One closing over calls and ends.  While it runs, the context of a callee is its own name (the negative of its
-    position, minus one): its set of callers may still grow; in the end the names become continuations."""
+    """One closing over calls and ends.  While it runs, the context of a callee is its own name (the negative
+    of its position, minus one): its set of callers may still grow; in the end the names become
+    continuations."""
 
     def __init__(self, automaton: Automaton) -> None:
         self.automaton = automaton

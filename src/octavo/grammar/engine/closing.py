@@ -1,8 +1,9 @@
-"""How a text can be ended from a state: short closing outputs, found rule by rule and remembered per position.
+"""How a text can be ended from a state: short closing outputs, found rule by rule and remembered per
+position.
 
-A rule's shortest ending does not depend on its callers, so Dijkstra's search runs inside one rule at a time, a call
-counting as many bytes as the callee's own shortest ending.  A rule that is being searched is not entered again: the
-shortest ending of a rule never needs to pass through itself.
+A rule's shortest ending does not depend on its callers, so Dijkstra's search runs inside one rule at a time,
+a call counting as many bytes as the callee's own shortest ending.  A rule that is being searched is not
+entered again: the shortest ending of a rule never needs to pass through itself.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Closings:
             self._active.add(start)
             found = self._search(start)
             self._active.discard(start)
-            # What was found while another rule was closed to us may be missing or long: it is kept only if good.
+            # What was found while another rule was closed to us may be missing or long: it is kept only if
+            # good.
             if found is not None or not self._active:
                 self._endings[start] = found
             return found
@@ -108,6 +110,8 @@ class Closings:
 
 
 def _calls(position: Position) -> Sequence[tuple[Position, Return | None]]:
-    """A position may know which of its calls lead to an end: an object then reads the keys that it still needs."""
+    """A position may know which of its calls lead to an end: an object then reads the keys that it still
+    needs.
+    """
     closing = getattr(position, "closing_calls", None)
     return position.calls() if closing is None else closing()

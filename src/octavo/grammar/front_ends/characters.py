@@ -24,7 +24,8 @@ _LONG_NAMES = {
     "space_separator": "Zs", "other": "C", "control": "Cc", "format": "Cf", "digit": "Nd", "punct": "P",
 }  # fmt: skip
 _CATEGORIES = frozenset(
-    "L Lu Ll Lt Lm Lo M Mn Mc Me N Nd Nl No P Pc Pd Ps Pe Pi Pf Po S Sm Sc Sk So Z Zs Zl Zp C Cc Cf Co Cn".split()
+    "L Lu Ll Lt Lm Lo M Mn Mc Me N Nd Nl No P Pc Pd Ps Pe Pi Pf Po S Sm Sc Sk So".split()
+    + "Z Zs Zl Zp C Cc Cf Co Cn".split()
 )
 
 

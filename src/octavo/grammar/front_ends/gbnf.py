@@ -1,4 +1,6 @@
-"""GBNF, llama.cpp's grammar notation -> a recursive network.  Parts without rule names become one automaton each."""
+"""GBNF, llama.cpp's grammar notation -> a recursive network.  Parts without rule names become one automaton
+each.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Rules without endless beginnings: unproductive parts are cut, and left recursion becomes repetition.
 
-A -> A x | b accepts the same texts as A -> b x*; a recursion through several rules is first written out until each
-rule begins only with itself or with rules outside of the circle (Paull's algorithm, on the circle alone).
+A -> A x | b accepts the same texts as A -> b x*; a recursion through several rules is first written out until
+each rule begins only with itself or with rules outside of the circle (Paull's algorithm, on the circle
+alone).
 """
 
 from __future__ import annotations

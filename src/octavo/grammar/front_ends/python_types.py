@@ -1,5 +1,5 @@
-"""Python's own descriptions of data -> JSON Schema: pydantic models, dataclasses, TypedDict, Enum, Literal, unions,
-containers, and the arguments of a callable."""
+"""Python's own descriptions of data -> JSON Schema: pydantic models, dataclasses, TypedDict, Enum, Literal,
+unions, containers, and the arguments of a callable."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from octavo.grammar.errors import GrammarUnsupportedError
 
 _SCALARS: dict[Any, dict[str, Any]] = {
     str: {"type": "string"}, int: {"type": "integer"}, float: {"type": "number"}, bool: {"type": "boolean"},
-    None: {"type": "null"}, type(None): {"type": "null"}, Any: {}, object: {}, decimal.Decimal: {"type": "number"},
+    None: {"type": "null"}, type(None): {"type": "null"}, Any: {}, object: {},
+    decimal.Decimal: {"type": "number"},
     dict: {"type": "object"}, list: {"type": "array"}, tuple: {"type": "array"},
-    datetime.datetime: {"type": "string", "format": "date-time"}, datetime.date: {"type": "string", "format": "date"},
+    datetime.datetime: {"type": "string", "format": "date-time"},
+    datetime.date: {"type": "string", "format": "date"},
     datetime.time: {"type": "string", "format": "time"}, uuid.UUID: {"type": "string", "format": "uuid"},
 }  # fmt: skip
 
@@ -114,8 +116,8 @@ class _Schemas:
             return {"type": "array", "prefixItems": items, "items": False, "minItems": len(items)}
         if isinstance(origin, type) and issubclass(origin, set | frozenset):
             return {"type": "array", "items": self.of(arguments[0]), "uniqueItems": True}
-        if isinstance(origin, type) and issubclass(origin, typing.Mapping) and arguments[0] is str:  # type: ignore[arg-type]
+        if isinstance(origin, type) and issubclass(origin, typing.Mapping) and arguments[0] is str:
             return {"type": "object", "additionalProperties": self.of(arguments[1])}
-        if isinstance(origin, type) and issubclass(origin, typing.Iterable):  # type: ignore[arg-type]
+        if isinstance(origin, type) and issubclass(origin, typing.Iterable):
             return {"type": "array", "items": self.of(arguments[0])}
         raise GrammarUnsupportedError(f"{annotation!r} has no JSON form that this knows; give a JSON Schema")

@@ -1,8 +1,9 @@
 """Trees of regular expressions -> expressions, with anchors, word boundaries and lookahead at any place.
 
-A tree is compiled in front of what follows it (its continuation, always up to the end of the text), so lookahead is an
-intersection with the continuation, and `$` an intersection with the empty text.  What an anchor needs to know about the
-text before it (start, a word character, another one) is followed by splitting what comes before.
+A tree is compiled in front of what follows it (its continuation, always up to the end of the text), so
+lookahead is an intersection with the continuation, and `$` an intersection with the empty text.  What an
+anchor needs to know about the text before it (start, a word character, another one) is followed by splitting
+what comes before.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class RegexCompiler:
         return algebra.concat(*parts) if tree[0] == "seq" else algebra.either(*parts)
 
     def _sequence(self, trees: list[Tree], context: str, then: Continuation, sensitive: bool) -> int:
-        """The expression of `trees` in a row and then the continuation, after a text that ended as `context` says.
+        """The expression of `trees` in a row and then the continuation, after a text that ended as `context`
+        says.
 
         `sensitive` tells whether the continuation depends on its context.
         """

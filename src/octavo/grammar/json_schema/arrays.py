@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How many items there are (no further than it matters), how many each `contains` counted, which are taken."""
+    """How many items there are (no further than it matters), how many each `contains` counted, which are
+    taken.
+    """
 
     index: int = 0
     counts: tuple[int, ...] = ()
@@ -52,9 +54,7 @@ class ArrayShape:
                 self.contains.append(item[1:])
             else:
                 self.unique = True
-        edges = [self.least, self.most or 0]
-        for low, high, *_ in [*self.items, *self.contains]:
-            edges += [low, high or 0]
+        edges = [self.least, self.most or 0, *self._edges()]
         #: From this index on all items are alike.
         self.settled = max(edges)
         self._item_goals: dict[int, Goal] = {}
@@ -69,11 +69,13 @@ class ArrayShape:
             goal = self.item_goal(index)
             if self.goals.satisfiable(goal, "array") or self.goals.satisfiable(goal, "object"):
                 raise GrammarUnsupportedError(
-                    f"{_some_place(goal)}: uniqueItems over items that can be arrays or objects cannot be enforced"
+                    f"{_some_place(goal)}: uniqueItems over arrays or objects cannot be enforced"
                 )
 
     def _edges(self) -> list[int]:
-        return [e for low, high, *_ in [*self.items, *self.contains] for e in (low, high) if e is not None]
+        """The indexes at which something changes."""
+        bounds = [(low, high) for low, high, _ in self.items] + [(c[0], c[1]) for c in self.contains]
+        return [edge for pair in bounds for edge in pair if edge is not None]
 
     def item_goal(self, index: int) -> Goal:
         index = min(index, self.settled)

@@ -1,7 +1,7 @@
 """Formulas over arrays and objects -> the list of cases (conjunctions of constraints) that they allow.
 
-Cases are found as a satisfiability solver does it: first everything that must hold, then one alternative after the
-other, dropping those that contradict what is known and those that are satisfied already.
+Cases are found as a satisfiability solver does it: first everything that must hold, then one alternative
+after the other, dropping those that contradict what is known and those that are satisfied already.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Search:
         self._explore({}, start, [], frozenset())
         return list(self.results)
 
-    def _explore(
+    def _explore(  # noqa: C901 - one branch for each kind
         self,
         known: dict[Constraint, None],
         todo: list[Signed],
@@ -66,10 +66,11 @@ class _Search:
                 continue
             name = formula[0]
             if name == "place":
+                signed = (formula[1], holds)
                 if (formula[1], not holds) in places:
                     return
-                if (formula[1], holds) not in places:
-                    places |= {(formula[1], holds)}
+                if signed not in places:
+                    places |= {signed}
                     todo.insert(0, (self.finder.formulas.of(formula[1], self.kind), holds))
             elif name == "not":
                 todo.insert(0, (formula[1], not holds))
@@ -170,7 +171,7 @@ def opposite(item: Constraint) -> Constraint | None:
     return None
 
 
-def constraints_of(atom: Formula, holds: bool) -> list[Constraint]:
+def constraints_of(atom: Formula, holds: bool) -> list[Constraint]:  # noqa: C901 - one branch for each kind
     """An atom, or its negation, as constraints that say something positive."""
     name = atom[0]
     if name == "required":

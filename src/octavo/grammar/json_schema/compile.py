@@ -8,7 +8,7 @@ from typing import Any
 from octavo.grammar.errors import GrammarEmptyError, GrammarError, GrammarUnsupportedError
 from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formats import FORMATS
-from octavo.grammar.json_schema.formulas import ANNOTATIONS, ENFORCED, TYPES, Formulas
+from octavo.grammar.json_schema.formulas import ANNOTATIONS, ENFORCED, TYPES
 from octavo.grammar.json_schema.goals import Goals
 from octavo.grammar.json_schema.layout import LAYOUTS
 from octavo.grammar.network import Position
@@ -37,7 +37,9 @@ def compile_schema(
 
 
 def _survey(goals: Goals, report: Report, strict: bool) -> None:
-    """Reads every schema that can be reached, so that what is wrong or not enforceable is said before any text."""
+    """Reads every schema that can be reached, so that what is wrong or not enforceable is said before any
+    text.
+    """
     document, seen, work = goals.document, {goals.document.root}, [goals.document.root]
     while work:
         place = work.pop()
@@ -51,7 +53,7 @@ def _survey(goals: Goals, report: Report, strict: bool) -> None:
                     work.append(other)
 
 
-def _check_keywords(goals: Goals, place: str, schema: dict[str, Any], report: Report, strict: bool) -> None:
+def _check_keywords(goals: Goals, place: str, schema: dict[str, Any], report: Report, strict: bool) -> None:  # noqa: C901 - one branch for each kind
     legacy = goals.document.draft_at(place) <= 7
     for keyword in schema:
         where = f"{place}/{keyword}"

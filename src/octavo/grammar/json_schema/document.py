@@ -23,7 +23,9 @@ _LITERAL_KEYWORDS = ("enum", "const", "default", "examples", "example")
 
 
 class SchemaDocument:
-    """Subschemas by place: a place is the name of a resource and a JSON pointer in it, such as "#/properties/a"."""
+    """Subschemas by place: a place is the name of a resource and a JSON pointer in it, such as
+    "#/properties/a".
+    """
 
     def __init__(self, schema: Schema, resources: Mapping[str, Schema] | None = None) -> None:
         self._at: dict[str, Schema] = {}
@@ -153,7 +155,9 @@ class SchemaDocument:
         return target
 
     def resolve_dynamic(self, place: str, reference: str) -> str:
-        """A $dynamicRef where it is static: one schema alone has the anchor, or the reference names no anchor of it."""
+        """A $dynamicRef where it is static: one schema alone has the anchor, or the reference names no anchor
+        of it.
+        """
         target = self.resolve(place, reference)
         anchor = urldefrag(reference)[1]
         schema = self._at[target]

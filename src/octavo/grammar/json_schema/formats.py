@@ -1,8 +1,8 @@
 """The values of `format` that are enforced, each as a regular expression in the ECMA dialect.
 
-Sources: RFC 3339 (dates), RFC 5321 and 5322 (mail), RFC 1123 (host names), RFC 2673 and 4291 (addresses), RFC 3986
-(URIs), RFC 6901 (pointers), RFC 4122 (UUID).  Where a standard leaves a choice, the narrower reading is taken: what is
-generated is then valid for every reader.
+Sources: RFC 3339 (dates), RFC 5321 and 5322 (mail), RFC 1123 (host names), RFC 2673 and 4291 (addresses), RFC
+3986 (URIs), RFC 6901 (pointers), RFC 4122 (UUID).  Where a standard leaves a choice, the narrower reading is
+taken: what is generated is then valid for every reader.
 """
 
 from __future__ import annotations

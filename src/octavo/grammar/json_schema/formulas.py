@@ -1,7 +1,8 @@
 """Schemas -> logical formulas over the constraints of one type of value.
 
-A formula is True, False, ("and", formulas), ("or", formulas), ("not", formula), ("one", places), ("place", place) or
-an atom: (name, arguments...).  Keywords of other types say nothing about a value and are left out, as the standard says.
+A formula is True, False, ("and", formulas), ("or", formulas), ("not", formula), ("one", places),
+("place", place) or an atom: (name, arguments...).  Keywords of other types say nothing about a value and are
+left out, as the standard says.
 """
 
 from __future__ import annotations
@@ -19,15 +20,20 @@ _NAMES = {"null": {"null"}, "boolean": {"false", "true"}, "number": {"number"}, 
 
 #: Keywords that say nothing about which values are valid.
 ANNOTATIONS = frozenset(
-    "$schema $id id $comment $anchor $dynamicAnchor $recursiveAnchor $vocabulary $defs definitions title description "
-    "default examples example deprecated readOnly writeOnly contentMediaType contentEncoding contentSchema".split()
+    """
+    $schema $id id $comment $anchor $dynamicAnchor $recursiveAnchor $vocabulary $defs definitions title
+    description default examples example deprecated readOnly writeOnly contentMediaType contentEncoding
+    contentSchema
+    """.split()
 )
 ENFORCED = frozenset(
-    "type enum const not allOf anyOf oneOf if then else $ref $dynamicRef properties required additionalProperties "
-    "patternProperties propertyNames minProperties maxProperties dependencies dependentRequired dependentSchemas items "
-    "prefixItems additionalItems minItems maxItems uniqueItems contains minContains maxContains minLength maxLength "
-    "pattern format minimum maximum exclusiveMinimum exclusiveMaximum multipleOf unevaluatedProperties "
-    "unevaluatedItems $recursiveRef".split()
+    """
+    type enum const not allOf anyOf oneOf if then else $ref $dynamicRef $recursiveRef properties
+    required additionalProperties patternProperties propertyNames minProperties maxProperties
+    dependencies dependentRequired dependentSchemas items prefixItems additionalItems minItems maxItems
+    uniqueItems contains minContains maxContains minLength maxLength pattern format minimum maximum
+    exclusiveMinimum exclusiveMaximum multipleOf unevaluatedProperties unevaluatedItems
+    """.split()
 )
 
 
@@ -198,6 +204,11 @@ class Formulas:
         least, most = schema.get("minProperties", 0), schema.get("maxProperties")
         if least or most is not None:
             result.append(("count", *bounds(place, "Properties", least, most)))
+        return result + self._dependencies(place, schema)
+
+    def _dependencies(self, place: str, schema: dict[str, Any]) -> list[Formula]:
+        document = self.document
+        result: list[Formula] = []
         for name, needed in mapping(place, schema, "dependentRequired").items():
             result.append(_implies(name, ("and", [("required", other) for other in needed])))
         for name in mapping(place, schema, "dependentSchemas"):

@@ -1,4 +1,6 @@
-"""Goals (schemas that must and must not hold, together) -> alternatives per type, made when they are first reached."""
+"""Goals (schemas that must and must not hold, together) -> alternatives per type, made when they are first
+reached.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ class Goals:
         self._lowest = MAX_DEPTH * 10  # the outermost active question that the current answer leaned on
 
     def goal(self, *goals: Goal) -> Goal:
-        """All of them, without schemas that allow everything; references that say nothing else are followed."""
+        """All of them, without schemas that allow everything; bare references are followed."""
         literals: set[tuple[str, bool]] = set()
         for place, holds in [literal for goal in goals for literal in goal]:
             for _ in range(MAX_DEPTH):

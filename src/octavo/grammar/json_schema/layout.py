@@ -1,4 +1,6 @@
-"""White space between the tokens of JSON: what json.dumps writes, compact, spaced or indented, and no endless runs."""
+"""White space between the tokens of JSON: what json.dumps writes, compact, spaced or indented, and no endless
+runs.
+"""
 
 from __future__ import annotations
 

@@ -22,8 +22,9 @@ MAX_CLASSES = 6  # of unnamed keys, told apart in every combination
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What has been read: `seen` is the next index in order, or a bit set of names; counts stop where they stop
-    mattering; `pending` are existence claims still to be met; `used` the unnamed keys that must not come again."""
+    """What has been read: `seen` is the next index in order, or a bit set of names; counts stop where they
+    stop mattering; `pending` are existence claims still to be met; `used` the unnamed keys that must not come
+    again."""
 
     seen: int = 0
     count: int = 0
@@ -129,7 +130,7 @@ class ObjectShape:
             goals = [goal for spec, goal in self._universals if self._matches(spec, name)]
             found = None if None in goals else self.goals.goal(*(goal for goal in goals if goal is not None))
             self._name_goals[index] = found
-        return None if found is False or found is None else found  # type: ignore[return-value]
+        return None if found is False or found is None else found
 
     def name_allowed(self, index: int) -> bool:
         goal = self.name_goal(index)

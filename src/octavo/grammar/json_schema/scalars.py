@@ -1,4 +1,6 @@
-"""Formulas over null, booleans, numbers and strings -> one exact expression per type: no case analysis is needed."""
+"""Formulas over null, booleans, numbers and strings -> one exact expression per type: no case analysis is
+needed.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Scalars:
         return self.of(goal, "string")
 
     def number(self, goal: Goal) -> int:
-        """The texts of the numbers that satisfy the goal; whole numbers without a point where all must be whole."""
+        """The texts of the numbers that satisfy the goal; whole numbers without a point where all must be
+        whole.
+        """
         expression, numbers, algebra = self.of(goal, "number"), self.numbers, self.algebra
         if expression == algebra.anything:
             return numbers.free
@@ -90,7 +94,8 @@ class Scalars:
         algebra = self.algebra
         yes = [self._place(place, kind, True) for place in places]
         no = [self._place(place, kind, False) for place in places]
-        # Running through the list: the values that satisfied none so far, and those that satisfied exactly one.
+        # Running through the list: the values that satisfied none so far, and those that satisfied exactly
+        # one.
         none, one, several = algebra.anything, algebra.empty, algebra.empty
         for is_in, is_out in zip(yes, no, strict=True):
             several = algebra.either(several, algebra.both(one, is_in))
