@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from octavo.grammar.errors import GrammarUnsupportedError
 from octavo.grammar.json_schema.cases import Case
-from octavo.grammar.json_schema.layout import NONE, next_space
 from octavo.grammar.json_schema.scalars import Goal
+from octavo.grammar.layout import NONE, next_space
 from octavo.grammar.network import BasePosition, Position, Return
 from octavo.grammar.text_positions import PlainText, StringText, Watch
 

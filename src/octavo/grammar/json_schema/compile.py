@@ -10,7 +10,7 @@ from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formats import FORMATS
 from octavo.grammar.json_schema.formulas import ANNOTATIONS, ENFORCED, TYPES
 from octavo.grammar.json_schema.goals import Goals
-from octavo.grammar.json_schema.layout import LAYOUTS
+from octavo.grammar.layout import LAYOUTS
 from octavo.grammar.network import Position
 from octavo.grammar.report import Report
 

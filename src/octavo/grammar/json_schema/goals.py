@@ -13,7 +13,8 @@ from octavo.grammar.json_schema.arrays import ArrayPosition, ArrayShape
 from octavo.grammar.json_schema.cases import CaseFinder
 from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formulas import ANNOTATIONS, Formulas
-from octavo.grammar.json_schema.objects import ObjectPosition, ObjectShape
+from octavo.grammar.json_schema.object_positions import ObjectPosition
+from octavo.grammar.json_schema.objects import ObjectShape
 from octavo.grammar.json_schema.scalars import Goal, Scalars
 from octavo.grammar.network import Position, Return, Silent
 from octavo.grammar.text_positions import PlainText, StringText
