@@ -72,6 +72,20 @@ class Watch:
         raise NotImplementedError
 
 
+def representative(low: int, high: int) -> int:
+    """A character of the range, one that needs no escape where there is one."""
+    return next(
+        (code for code in (0x61, 0x30, 0x20, *range(0x23, 0x7F)) if low <= code <= high and code != 0x5C), low
+    )
+
+
+def written(code: int) -> bytes:
+    """A character inside a JSON string."""
+    if code in (0x22, 0x5C):
+        return b"\\" + bytes((code,))
+    return f"\\u{code:04x}".encode() if code < 0x20 else chr(code).encode()
+
+
 @dataclass(frozen=True, slots=True)
 class PlainText(BasePosition):
     """Text outside of any string: numbers, literals, and whole grammars given as one regex."""
@@ -100,6 +114,14 @@ class PlainText(BasePosition):
         if not reachable(self.algebra, self.expression, partial[0], partial[1]):
             return None
         return PlainText(self.algebra, self.expression, partial, self.watch)
+
+    def closing_steps(self) -> list[tuple[bytes, Position]] | None:
+        """One step for each way on, whole characters at a time; None inside a character."""
+        if self.partial != WHOLE:
+            return None
+        codes = [representative(low, high) for low, high, _ in self.algebra.live_moves(self.expression)]
+        found = [(chr(code).encode(), self._character(code)) for code in codes]
+        return [(text, target) for text, target in found if target is not None]
 
     def _character(self, code_point: int) -> Position | None:
         target = live_step(self.algebra, self.expression, code_point)
@@ -157,6 +179,14 @@ class StringText(BasePosition):
         if mode == LOW_HEX:
             return self._low_hex(byte)
         return None
+
+    def closing_steps(self) -> list[tuple[bytes, Position]] | None:
+        """One step for each way on, whole characters at a time; None inside a character."""
+        if self.mode != BODY:
+            return None
+        codes = [representative(low, high) for low, high, _ in self.algebra.live_moves(self.expression)]
+        found = [(b'"', self._body(0x22)), *((written(code), self._character(code)) for code in codes)]
+        return [(text, target) for text, target in found if target is not None]
 
     def _body(self, byte: int) -> Position | None:
         if byte == 0x22:

@@ -91,7 +91,11 @@ class Closings:
         return None
 
     def _edges(self, position: Position) -> list[tuple[bytes, Position]]:
-        edges: list[tuple[bytes, Position]] = []
+        steps = getattr(position, "closing_steps", None)
+        edges: list[tuple[bytes, Position]] | None = None if steps is None else steps()
+        if edges is not None:
+            return edges
+        edges = []
         if not getattr(position, "silent", False):
             for byte in range(256):
                 target = position.step(byte)
