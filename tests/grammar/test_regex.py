@@ -86,3 +86,9 @@ def test_counters_are_not_unrolled() -> None:
     expression = compile_regex(algebra, "^[a-z]{3,900000}$", "ecma", search=True)
     assert algebra.matches(expression, "abc") and not algebra.matches(expression, "ab")
     assert len(algebra) < 100
+
+
+def test_long_patterns_are_no_trouble() -> None:
+    algebra = Algebra()
+    expression = compile_regex(algebra, "^" + "ab?" * 3000 + "$", "ecma", search=True)
+    assert algebra.matches(expression, "a" * 3000) and not algebra.matches(expression, "a" * 2999)

@@ -1,4 +1,4 @@
-"""The JSON-Schema-Test-Suite as a ratchet: nothing invalid is accepted, and no fewer tests pass than before."""
+"""The JSON-Schema-Test-Suite as a ratchet: nothing invalid is accepted, no fewer tests pass than before."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import heapq
 from collections.abc import Sequence
 
 from octavo.grammar.engine.automaton import ROOT, Automaton
+from octavo.grammar.errors import GrammarTooComplexError
 from octavo.grammar.network import Position, Return
 
 Ending = tuple[bytes, int]  # the bytes, the label with which the rule then ends
@@ -30,11 +31,14 @@ class Closings:
         here = self.automaton.states[state]
         if here.endings:
             return b""
-        found = [
-            text
-            for position, continuation in here.pairs
-            if (text := self._close(self.automaton.positions[position], continuation)) is not None
-        ]
+        try:
+            found = [
+                text
+                for position, continuation in here.pairs
+                if (text := self._close(self.automaton.positions[position], continuation)) is not None
+            ]
+        except RecursionError:
+            raise GrammarTooComplexError("the text nests too deep for a closing to be found") from None
         best = min(found, key=len, default=None)
         return best if best is not None and len(best) <= limit else None
 

@@ -9,6 +9,7 @@ what comes before.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 
 from octavo.grammar.errors import GrammarUnsupportedError
 from octavo.grammar.expressions import UNBOUNDED, Algebra, invert_intervals
@@ -36,6 +37,7 @@ class RegexCompiler:
             WORD: algebra.concat(algebra.anything, self.word),
             OTHER: algebra.concat(algebra.anything, self.other),
         }
+        self._kept: list[Tree] = []  # trees made here, alive because the tables below know them by identity
         self._pure: dict[int, bool] = {}
         self._sensitive: dict[int, bool] = {}
 
@@ -96,7 +98,7 @@ class RegexCompiler:
             return self._before(self._plain(first), context, after, rest_sensitive)
         kind = first[0]
         if kind == "seq":
-            return self._sequence([*first[1], *rest], context, then, sensitive)
+            return self._sequence([*self._runs(first[1]), *rest], context, then, sensitive)
         if kind == "alt":
             return self.algebra.either(
                 *(self._sequence([o, *rest], context, then, sensitive) for o in first[1])
@@ -104,6 +106,15 @@ class RegexCompiler:
         if kind == "repeat":
             return self._repeat(first, context, after, rest_sensitive)
         return self._assertion(first, context, after(context))
+
+    def _runs(self, trees: list[Tree]) -> list[Tree]:
+        """The same row with neighbours that have no assertion joined, so that it is not deep but short."""
+        result: list[Tree] = []
+        for pure, run in groupby(trees, self._is_pure):
+            members = list(run)
+            result += [("seq", members)] if pure and len(members) > 1 else members
+        self._kept += result
+        return result
 
     def _before(self, part: int, context: str, after: Continuation, sensitive: bool) -> int:
         algebra = self.algebra

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from octavo.grammar.errors import GrammarEmptyError, GrammarError, GrammarUnsupportedError
+from octavo.grammar.errors import (
+    GrammarEmptyError,
+    GrammarError,
+    GrammarTooComplexError,
+    GrammarUnsupportedError,
+)
 from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formats import FORMATS
 from octavo.grammar.json_schema.formulas import ANNOTATIONS, ENFORCED, TYPES
@@ -29,9 +34,13 @@ def compile_schema(
     document = SchemaDocument(schema, resources)
     goals = Goals(document, any_order, layout)
     report = Report()
-    _survey(goals, report, strict)
-    start = goals.goal(frozenset({(document.root, True)}))
-    if not goals.satisfiable(start):
+    try:
+        _survey(goals, report, strict)
+        start = goals.goal(frozenset({(document.root, True)}))
+        satisfiable = goals.satisfiable(start)
+    except RecursionError:
+        raise GrammarTooComplexError("#: the schema nests too deep") from None
+    if not satisfiable:
         raise GrammarEmptyError("#: no value satisfies this schema")
     return goals.position(start), report
 
