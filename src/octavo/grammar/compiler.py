@@ -1,0 +1,130 @@
+"""The front door: grammars of every kind, and what compiling them for a vocabulary gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from octavo.grammar.engine.automaton import Automaton, Limits
+from octavo.grammar.engine.closing import Closings
+from octavo.grammar.engine.masks import MaskCache
+from octavo.grammar.errors import GrammarEmptyError, GrammarSyntaxError
+from octavo.grammar.expressions import Algebra
+from octavo.grammar.front_ends.gbnf import compile_gbnf
+from octavo.grammar.front_ends.python_types import schema_of
+from octavo.grammar.front_ends.regex import compile_regex
+from octavo.grammar.json_schema.compile import compile_schema
+from octavo.grammar.literals import LiteralTrie
+from octavo.grammar.network import Position
+from octavo.grammar.report import Report
+from octavo.grammar.text_positions import PlainText
+from octavo.grammar.tokens import TokenizerInfo
+
+
+class Grammar:
+    """A set of texts, not yet tied to a vocabulary."""
+
+    def __init__(self, start: Position, report: Report, description: str) -> None:
+        self.start = start
+        self.report = report
+        self.description = description
+
+    def __repr__(self) -> str:
+        return f"Grammar({self.description})"
+
+    @classmethod
+    def from_json_schema(
+        cls,
+        schema: str | bool | Mapping[str, Any],
+        *,
+        strict: bool = True,
+        any_order: bool = False,
+        layout: str = "flexible",
+        resources: Mapping[str, Any] | None = None,
+    ) -> Grammar:
+        """JSON that satisfies a schema, given as text or as what json.loads makes of it.
+
+        `strict`: a keyword that cannot be enforced exactly is an error that names it; otherwise it is in the
+        report. `any_order`: properties in any order, not only in the schema's.  `layout`: "flexible"
+        (compact, spaced or indented), "line" (no line breaks) or "compact".  `resources`: other
+        schemas by URI; nothing is fetched.
+        """
+        if isinstance(schema, str):
+            try:
+                schema = json.loads(schema)
+            except (ValueError, RecursionError) as error:
+                raise GrammarSyntaxError(f"the JSON Schema is not JSON: {error}") from None
+        start, report = compile_schema(
+            schema, strict=strict, any_order=any_order, layout=layout, resources=resources
+        )
+        return cls(start, report, "JSON Schema")
+
+    @classmethod
+    def builtin_json(cls, layout: str = "flexible") -> Grammar:
+        """Any JSON value."""
+        return cls.from_json_schema(True, layout=layout)
+
+    @classmethod
+    def from_regex(cls, pattern: str, dialect: str = "python", search: bool = False) -> Grammar:
+        """The texts that match in full, or with `search` those in which the pattern occurs."""
+        algebra = Algebra()
+        expression = compile_regex(algebra, pattern, dialect, search)
+        if not algebra.live(expression):
+            raise GrammarEmptyError(f"no text matches the regex {pattern[:80]!r}")
+        return cls(PlainText(algebra, expression), Report([f"regex ({dialect})"]), "regex")
+
+    @classmethod
+    def from_choices(cls, choices: Iterable[str]) -> Grammar:
+        """One of some texts, as they are."""
+        texts = list(choices)
+        if not texts:
+            raise GrammarEmptyError("there is nothing to choose from")
+        algebra = Algebra()
+        start = PlainText(algebra, algebra.leaf(LiteralTrie.build(texts)))
+        return cls(start, Report(["choices"]), "choices")
+
+    @classmethod
+    def from_gbnf(cls, text: str, root: str = "root") -> Grammar:
+        """llama.cpp's grammar notation."""
+        return cls(compile_gbnf(text, root), Report(["GBNF"]), "GBNF")
+
+    @classmethod
+    def from_types(cls, annotation: Any, **options: Any) -> Grammar:
+        """JSON for a pydantic model, dataclass, TypedDict, Enum, Literal, any annotation of them, or the
+        arguments of a callable."""
+        return cls.from_json_schema(schema_of(annotation), **options)
+
+
+class CompiledGrammar:
+    """A grammar with a vocabulary: the states and masks found so far, shared by all its matchers."""
+
+    def __init__(self, grammar: Grammar, info: TokenizerInfo, limits: Limits, mask_bytes: int) -> None:
+        self.info = info
+        self.report = grammar.report
+        self.automaton = Automaton(grammar.start, limits)
+        self.masks = MaskCache(self.automaton, info, mask_bytes)
+        self.closings = Closings(self.automaton)
+
+
+class GrammarCompiler:
+    """Compiles grammars for one vocabulary."""
+
+    def __init__(
+        self, tokenizer_info: TokenizerInfo, limits: Limits | None = None, mask_bytes: int = 64 << 20
+    ) -> None:
+        self.info = tokenizer_info
+        self.limits = limits or Limits()
+        self.mask_bytes = mask_bytes
+
+    def compile(self, grammar: Grammar) -> CompiledGrammar:
+        return CompiledGrammar(grammar, self.info, self.limits, self.mask_bytes)
+
+    def compile_json_schema(self, schema: str | bool | Mapping[str, Any], **options: Any) -> CompiledGrammar:
+        return self.compile(Grammar.from_json_schema(schema, **options))
+
+    def compile_regex(self, pattern: str) -> CompiledGrammar:
+        return self.compile(Grammar.from_regex(pattern))
+
+
+Encode = Callable[[bytes], list[int]]

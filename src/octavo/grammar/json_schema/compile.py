@@ -1,0 +1,116 @@
+"""A JSON Schema -> the position before a value that satisfies it, and the report of what was enforced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from octavo.grammar.errors import (
+    GrammarEmptyError,
+    GrammarError,
+    GrammarTooComplexError,
+    GrammarUnsupportedError,
+)
+from octavo.grammar.json_schema.document import SchemaDocument
+from octavo.grammar.json_schema.formats import FORMATS
+from octavo.grammar.json_schema.formulas import ANNOTATIONS, ENFORCED, TYPES
+from octavo.grammar.json_schema.goals import Goals
+from octavo.grammar.layout import LAYOUTS
+from octavo.grammar.network import Position
+from octavo.grammar.report import Report
+
+
+def compile_schema(
+    schema: Any,
+    *,
+    strict: bool = True,
+    any_order: bool = False,
+    layout: str = "flexible",
+    resources: Mapping[str, Any] | None = None,
+) -> tuple[Position, Report]:
+    """`resources` maps URIs to the schemas that references to other documents mean; nothing is fetched."""
+    if layout not in LAYOUTS:
+        raise GrammarError(f"layout is one of {', '.join(LAYOUTS)}, not {layout!r}")
+    document = SchemaDocument(schema, resources)
+    goals = Goals(document, any_order, layout)
+    report = Report()
+    try:
+        _survey(goals, report, strict)
+        start = goals.goal(frozenset({(document.root, True)}))
+        satisfiable = goals.satisfiable(start)
+    except RecursionError:
+        raise GrammarTooComplexError("#: the schema nests too deep") from None
+    if not satisfiable:
+        raise GrammarEmptyError("#: no value satisfies this schema")
+    return goals.position(start), report
+
+
+def _survey(goals: Goals, report: Report, strict: bool) -> None:
+    """Reads every schema that can be reached, so that what is wrong or not enforceable is said before any
+    text.
+    """
+    document, seen, work = goals.document, {goals.document.root}, [goals.document.root]
+    while work:
+        place = work.pop()
+        schema = document.at(place)
+        if isinstance(schema, dict):
+            _check_keywords(goals, place, schema, report, strict)
+        for kind in TYPES:
+            for other in places_in(goals.formulas.of(place, kind)):
+                if other not in seen:
+                    seen.add(other)
+                    work.append(other)
+
+
+def _check_keywords(goals: Goals, place: str, schema: dict[str, Any], report: Report, strict: bool) -> None:  # noqa: C901 - one branch for each kind
+    legacy = goals.document.draft_at(place) <= 7
+    for keyword in schema:
+        where = f"{place}/{keyword}"
+        if legacy and "$ref" in schema and keyword != "$ref":
+            report.ignored[where] = "beside $ref, which stands alone in this draft"
+        elif keyword in ("unevaluatedProperties", "unevaluatedItems"):
+            if not isinstance(schema[keyword], bool) or not schema[keyword]:
+                _refuse(report, where, "is not enforced yet", strict)
+        elif keyword == "format":
+            known = schema["format"] in FORMATS
+            if known:
+                report.enforced.append(where)
+            else:
+                report.ignored[where] = f"the format {schema['format']!r} is an annotation"
+        elif keyword == "pattern" and isinstance(schema[keyword], str):
+            goals.scalars.pattern(schema[keyword], where)
+            report.enforced.append(where)
+        elif keyword == "patternProperties" and isinstance(schema[keyword], dict):
+            for pattern in schema[keyword]:
+                goals.scalars.pattern(pattern, where)
+            report.enforced.append(where)
+        elif keyword == "dependencies" and not legacy:
+            report.ignored[where] = "is no keyword of this draft"
+        elif keyword in ENFORCED:
+            report.enforced.append(where)
+        elif keyword not in ANNOTATIONS:
+            report.ignored[where] = "is no keyword of JSON Schema: an annotation"
+
+
+def _refuse(report: Report, where: str, why: str, strict: bool) -> None:
+    if strict:
+        raise GrammarUnsupportedError(f"{where}: {why}")
+    report.approximated[where] = why
+
+
+def places_in(formula: Any) -> list[str]:
+    """The subschemas that a formula speaks of."""
+    if isinstance(formula, bool):
+        return []
+    name = formula[0]
+    if name in ("and", "or"):
+        return [place for part in formula[1] for place in places_in(part)]
+    if name == "not":
+        return places_in(formula[1])
+    if name == "one":
+        return list(formula[1])
+    if name in ("place", "keys"):
+        return [formula[1]]
+    if name == "values":
+        return [formula[2]]
+    return [formula[3]] if name in ("items", "contains") else []

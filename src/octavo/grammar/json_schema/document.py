@@ -1,0 +1,190 @@
+"""A JSON Schema document and its resources: where every subschema is, and what a reference means there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote, urldefrag, urljoin
+
+from octavo.grammar.errors import GrammarSyntaxError, GrammarTooComplexError, GrammarUnsupportedError
+
+Schema = Any  # a dict or a bool
+MAX_NODES = 500_000
+MAX_DEPTH = 256
+_DRAFTS = (
+    ("draft-03", 3),
+    ("draft-04", 4),
+    ("draft-06", 6),
+    ("draft-07", 7),
+    ("2019-09", 2019),
+    ("2020-12", 2020),
+)
+_LITERAL_KEYWORDS = ("enum", "const", "default", "examples", "example")
+
+
+class SchemaDocument:
+    """Subschemas by place: a place is the name of a resource and a JSON pointer in it, such as
+    "#/properties/a".
+    """
+
+    def __init__(self, schema: Schema, resources: Mapping[str, Schema] | None = None) -> None:
+        self._at: dict[str, Schema] = {}
+        self._base: dict[str, str] = {}
+        self._draft: dict[str, int] = {}
+        self._named: dict[str, str] = {}  # absolute URI, perhaps with an anchor -> place
+        self._dynamic: dict[str, list[str]] = {}
+        self._synthetic = 0
+        self.draft = draft_of(schema, 2020)
+        self.root = "#"
+        for uri, other in (resources or {}).items():
+            if isinstance(other, dict | bool):
+                self._index(uri + "#", other, uri, draft_of(other, self.draft))
+                self._named.setdefault(uri, uri + "#")
+        self._index("#", schema, "", self.draft)
+        self._named[""] = "#"
+
+    def at(self, place: str) -> Schema:
+        return self._at[place]
+
+    def draft_at(self, place: str) -> int:
+        return self._draft.get(place, self.draft)
+
+    def child(self, place: str, *keys: str | int) -> str:
+        """The place of a subschema below another; it need not be in the usual places for schemas."""
+        value = self._at[place]
+        for key in keys:
+            value = value[key]
+            below = f"{place}/{str(key).replace('~', '~0').replace('/', '~1')}"
+            if below not in self._at:
+                self._index(below, value, self._base[place], self.draft_at(place), everywhere=True)
+            place = below
+        return place
+
+    def add(self, schema: Schema, near: str) -> str:
+        """A schema that we made ourselves, for a keyword of the schema `near`."""
+        self._synthetic += 1
+        place = f"{near}~{self._synthetic}"
+        self._at[place] = schema
+        self._base[place] = self._base[near]
+        self._draft[place] = self.draft_at(near)
+        return place
+
+    def _index(self, start: str, schema: Schema, base: str, draft: int, everywhere: bool = False) -> None:
+        work: list[tuple[str, Any, str, int, int, bool]] = [(start, schema, base, 0, draft, True)]
+        while work:
+            place, value, base, depth, draft, is_schema = work.pop()
+            if depth > MAX_DEPTH:
+                raise GrammarTooComplexError(f"the schema nests over {MAX_DEPTH} deep, at {place[:200]}")
+            if len(self._at) > MAX_NODES:
+                raise GrammarTooComplexError(f"the schema has over {MAX_NODES} parts")
+            if isinstance(value, dict):
+                if is_schema:
+                    base, draft = self._name(place, value, base, draft)
+                children = [
+                    (key, item) for key, item in value.items() if isinstance(item, dict | list | bool)
+                ]
+            elif isinstance(value, list):
+                children = [(str(index), item) for index, item in enumerate(value)]
+            else:
+                children = []
+            self._at[place], self._base[place], self._draft[place] = value, base, draft
+            for key, item in children:
+                if (
+                    is_schema
+                    and key in _LITERAL_KEYWORDS
+                    and isinstance(value, dict)
+                    and not isinstance(item, bool)
+                ):
+                    continue
+                below = f"{place}/{key.replace('~', '~0').replace('/', '~1')}"
+                holds_schemas = not (is_schema and isinstance(value, dict) and key in _MAPS)
+                work.append((below, item, base, depth + 1, draft, holds_schemas))
+
+    def _name(self, place: str, schema: dict[str, Any], base: str, draft: int) -> tuple[str, int]:
+        if isinstance(schema.get("$schema"), str):
+            draft = draft_of(schema, draft)
+        identity = schema.get("id" if draft <= 4 else "$id")
+        if isinstance(identity, str) and not (draft <= 7 and "$ref" in schema):
+            if identity.startswith("#") and draft <= 7:
+                self._named.setdefault(join(base, identity), place)
+            else:
+                base = urldefrag(join(base, identity))[0]
+                self._named.setdefault(base, place)
+        for keyword in ("$anchor", "$dynamicAnchor"):
+            anchor = schema.get(keyword)
+            if isinstance(anchor, str):
+                self._named.setdefault(f"{base}#{anchor}", place)
+                if keyword == "$dynamicAnchor":
+                    self._dynamic.setdefault(anchor, []).append(place)
+        return base, draft
+
+    def resolve(self, place: str, reference: str) -> str:
+        """The place that `reference`, written in the schema at `place`, means."""
+        absolute = join(self._base[place], reference)
+        uri, fragment = urldefrag(absolute)
+        if not fragment and uri in self._named:
+            return self._named[uri]
+        exact = self._named.get(f"{uri}#{fragment}")
+        if exact is not None:
+            return exact
+        if uri not in self._named:
+            raise GrammarUnsupportedError(
+                f"{place}/$ref: {reference!r} is not in the schema, and other documents are not fetched; "
+                "give it in `resources`"
+            )
+        try:
+            return self._follow(place, reference, self._named[uri], fragment)
+        except GrammarSyntaxError:
+            # Many schemas of draft 4 mean the whole document although an inner "id" says otherwise.
+            if not reference.startswith("#/") or self._named[uri] == self.root:
+                raise
+            return self._follow(place, reference, self.root, fragment)
+
+    def _follow(self, place: str, reference: str, target: str, fragment: str) -> str:
+        if fragment and not fragment.startswith("/"):
+            raise GrammarSyntaxError(f"{place}/$ref: there is no anchor {fragment!r}")
+        for token in unquote(fragment).split("/")[1:]:
+            key = token.replace("~1", "/").replace("~0", "~")
+            value = self._at[target]
+            index: str | int = int(key) if isinstance(value, list) and key.isdecimal() else key
+            try:
+                value[index]
+            except (KeyError, IndexError, TypeError):
+                raise GrammarSyntaxError(f"{place}/$ref: {reference!r} leads nowhere, at {key!r}") from None
+            target = self.child(target, index)
+        return target
+
+    def resolve_dynamic(self, place: str, reference: str) -> str:
+        """A $dynamicRef where it is static: one schema alone has the anchor, or the reference names no anchor
+        of it.
+        """
+        target = self.resolve(place, reference)
+        anchor = urldefrag(reference)[1]
+        schema = self._at[target]
+        if (
+            isinstance(schema, dict)
+            and schema.get("$dynamicAnchor") == anchor
+            and len(self._dynamic[anchor]) > 1
+        ):
+            raise GrammarUnsupportedError(
+                f"{place}/$dynamicRef: several schemas have the dynamic anchor {anchor!r}"
+            )
+        return target
+
+
+def join(base: str, reference: str) -> str:
+    """urljoin, also for schemes that it does not know, such as urn."""
+    if not base or not reference.startswith("#"):
+        return urljoin(base, reference)
+    return urldefrag(base)[0] + reference
+
+
+_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependencies", "dependentSchemas")
+
+
+def draft_of(schema: Schema, default: int) -> int:
+    declared = schema.get("$schema", "") if isinstance(schema, dict) else ""
+    for name, draft in _DRAFTS:
+        if isinstance(declared, str) and name in declared:
+            return draft
+    return default

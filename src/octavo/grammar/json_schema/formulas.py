@@ -1,0 +1,312 @@
+"""Schemas -> logical formulas over the constraints of one type of value.
+
+A formula is True, False, ("and", formulas), ("or", formulas), ("not", formula), ("one", places),
+("place", place) or an atom: (name, arguments...).  Keywords of other types say nothing about a value and are
+left out, as the standard says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from octavo.grammar.errors import GrammarSyntaxError, GrammarUnsupportedError
+from octavo.grammar.json_schema.document import SchemaDocument
+from octavo.grammar.json_schema.formats import FORMATS
+
+Formula = Any
+TYPES = ("null", "false", "true", "number", "string", "array", "object")
+_NAMES = {"null": {"null"}, "boolean": {"false", "true"}, "number": {"number"}, "integer": {"number"},
+          "string": {"string"}, "array": {"array"}, "object": {"object"}}  # fmt: skip
+
+#: Keywords that say nothing about which values are valid.
+ANNOTATIONS = frozenset(
+    """
+    $schema $id id $comment $anchor $dynamicAnchor $recursiveAnchor $vocabulary $defs definitions title
+    description default examples example deprecated readOnly writeOnly contentMediaType contentEncoding
+    contentSchema
+    """.split()
+)
+ENFORCED = frozenset(
+    """
+    type enum const not allOf anyOf oneOf if then else $ref $dynamicRef $recursiveRef properties
+    required additionalProperties patternProperties propertyNames minProperties maxProperties
+    dependencies dependentRequired dependentSchemas items prefixItems additionalItems minItems maxItems
+    uniqueItems contains minContains maxContains minLength maxLength pattern format minimum maximum
+    exclusiveMinimum exclusiveMaximum multipleOf unevaluatedProperties unevaluatedItems
+    """.split()
+)
+
+
+class Formulas:
+    """The formula of each place for each type, made once."""
+
+    def __init__(self, document: SchemaDocument) -> None:
+        self.document = document
+        self._made: dict[tuple[str, str], Formula] = {}
+
+    def of(self, place: str, kind: str) -> Formula:
+        key = (place, kind)
+        if key not in self._made:
+            self._made[key] = self._formula(place, kind)
+        return self._made[key]
+
+    def _formula(self, place: str, kind: str) -> Formula:
+        schema = self.document.at(place)
+        if isinstance(schema, bool):
+            return schema
+        if not isinstance(schema, dict):
+            raise GrammarSyntaxError(
+                f"{place}: a schema is an object or a boolean, not {type(schema).__name__}"
+            )
+        if "$ref" in schema and self.document.draft_at(place) <= 7:
+            return ("place", self._reference(place, schema))
+        parts: list[Formula] = [self._type(place, schema, kind), *self._values(place, schema, kind)]
+        if False in parts:
+            return False
+        parts += self._logic(place, schema)
+        if kind == "number":
+            parts += number_atoms(place, schema)
+        elif kind == "string":
+            parts += string_atoms(place, schema)
+        elif kind == "array":
+            parts += self._array(place, schema)
+        elif kind == "object":
+            parts += self._object(place, schema)
+        return ("and", [part for part in parts if part is not True])
+
+    def _reference(self, place: str, schema: dict[str, Any]) -> str:
+        if not isinstance(schema["$ref"], str):
+            raise GrammarSyntaxError(f"{place}/$ref: a reference is a string")
+        return self.document.resolve(place, schema["$ref"])
+
+    def _type(self, place: str, schema: dict[str, Any], kind: str) -> Formula:
+        declared = schema.get("type")
+        if declared is None:
+            return True
+        names = declared if isinstance(declared, list) else [declared]
+        options: list[Formula] = []
+        for index, name in enumerate(names):
+            if isinstance(name, dict) and self.document.draft_at(place) <= 4:
+                options.append(("place", self.document.child(place, "type", index)))
+            elif name == "any" and self.document.draft_at(place) <= 4:
+                return True
+            elif not isinstance(name, str) or name not in _NAMES:
+                raise GrammarSyntaxError(f"{place}/type: {name!r} is not a type")
+            elif kind in _NAMES[name]:
+                if name != "integer":
+                    return True
+                options.append(("integer", self.document.draft_at(place) > 4))
+        return ("or", options) if options else False
+
+    def _values(self, place: str, schema: dict[str, Any], kind: str) -> list[Formula]:
+        result: list[Formula] = []
+        if "enum" in schema:
+            values = schema["enum"]
+            if not isinstance(values, list):
+                raise GrammarSyntaxError(f"{place}/enum: a list of values was expected")
+            result.append(self._one_of_values(place, [v for v in values if kind_of(v) == kind], kind))
+        if "const" in schema:
+            value = schema["const"]
+            result.append(self._one_of_values(place, [value] if kind_of(value) == kind else [], kind))
+        return result
+
+    def _one_of_values(self, place: str, values: list[Any], kind: str) -> Formula:
+        if not values:
+            return False
+        if kind in ("null", "true", "false"):
+            return True
+        if kind == "string":
+            return ("texts", tuple(dict.fromkeys(values)))
+        if kind == "number":
+            return ("numbers", tuple(values))
+        return ("or", [("place", self.document.add(exact_schema(value), place)) for value in values])
+
+    def _logic(self, place: str, schema: dict[str, Any]) -> list[Formula]:
+        document = self.document
+        result: list[Formula] = []
+        if "$ref" in schema:
+            result.append(("place", self._reference(place, schema)))
+        if "$dynamicRef" in schema:
+            result.append(("place", document.resolve_dynamic(place, schema["$dynamicRef"])))
+        if "$recursiveRef" in schema:
+            result.append(("place", document.resolve(place, schema["$recursiveRef"])))
+        for keyword, name in (("allOf", "and"), ("anyOf", "or"), ("oneOf", "one")):
+            if keyword in schema:
+                if not isinstance(schema[keyword], list):
+                    raise GrammarSyntaxError(f"{place}/{keyword}: a list of schemas was expected")
+                places = [document.child(place, keyword, index) for index in range(len(schema[keyword]))]
+                if name == "one":
+                    result.append(("one", places))
+                else:
+                    result.append((name, [("place", p) for p in places]))
+        if "not" in schema:
+            result.append(("not", ("place", document.child(place, "not"))))
+        if "if" in schema and ("then" in schema or "else" in schema):
+            condition = ("place", document.child(place, "if"))
+            then = ("place", document.child(place, "then")) if "then" in schema else True
+            other = ("place", document.child(place, "else")) if "else" in schema else True
+            yes, no = ("and", [condition, then]), ("and", [("not", condition), other])
+            result.append(("or", [yes, no]))
+        return result
+
+    def _array(self, place: str, schema: dict[str, Any]) -> list[Formula]:
+        document = self.document
+        result: list[Formula] = []
+        prefix = (
+            "prefixItems"
+            if "prefixItems" in schema
+            else "items"
+            if isinstance(schema.get("items"), list)
+            else ""
+        )
+        count = len(schema[prefix]) if prefix else 0
+        for index in range(count):
+            result.append(("items", index, index + 1, document.child(place, prefix, index)))
+        rest = "additionalItems" if prefix == "items" else "items"
+        if isinstance(schema.get(rest), dict | bool):
+            result.append(("items", count, None, document.child(place, rest)))
+        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        if least or most is not None:
+            result.append(("count", *bounds(place, "Items", least, most)))
+        if "contains" in schema:
+            low, high = schema.get("minContains", 1), schema.get("maxContains")
+            contained = (
+                "contains",
+                0,
+                None,
+                document.child(place, "contains"),
+                *bounds(place, "Contains", low, high),
+            )
+            result.append(contained)
+        if schema.get("uniqueItems") is True:
+            result.append(("unique",))
+        return result
+
+    def _object(self, place: str, schema: dict[str, Any]) -> list[Formula]:
+        document = self.document
+        result: list[Formula] = []
+        names = mapping(place, schema, "properties")
+        patterns = mapping(place, schema, "patternProperties")
+        for name in names:
+            result.append(("values", ("name", name), document.child(place, "properties", name)))
+        for pattern in patterns:
+            result.append(
+                ("values", ("pattern", pattern), document.child(place, "patternProperties", pattern))
+            )
+        if "additionalProperties" in schema:
+            rest = ("rest", frozenset(names), frozenset(patterns))
+            result.append(("values", rest, document.child(place, "additionalProperties")))
+        if "propertyNames" in schema:
+            result.append(("keys", document.child(place, "propertyNames")))
+        required = schema.get("required", [])
+        if isinstance(required, list):
+            result += [("required", str(name)) for name in required]
+        least, most = schema.get("minProperties", 0), schema.get("maxProperties")
+        if least or most is not None:
+            result.append(("count", *bounds(place, "Properties", least, most)))
+        return result + self._dependencies(place, schema)
+
+    def _dependencies(self, place: str, schema: dict[str, Any]) -> list[Formula]:
+        document = self.document
+        result: list[Formula] = []
+        for name, needed in mapping(place, schema, "dependentRequired").items():
+            result.append(_implies(name, ("and", [("required", other) for other in needed])))
+        for name in mapping(place, schema, "dependentSchemas"):
+            result.append(_implies(name, ("place", document.child(place, "dependentSchemas", name))))
+        if self.document.draft_at(place) <= 7:
+            for name, needed in mapping(place, schema, "dependencies").items():
+                if isinstance(needed, list):
+                    result.append(_implies(name, ("and", [("required", other) for other in needed])))
+                elif isinstance(needed, str):
+                    result.append(_implies(name, ("required", needed)))
+                else:
+                    result.append(_implies(name, ("place", document.child(place, "dependencies", name))))
+        return result
+
+
+def _implies(name: str, formula: Formula) -> Formula:
+    return ("or", [("not", ("required", name)), formula])
+
+
+def mapping(place: str, schema: dict[str, Any], keyword: str) -> dict[str, Any]:
+    value = schema.get(keyword, {})
+    if not isinstance(value, dict):
+        raise GrammarSyntaxError(f"{place}/{keyword}: an object was expected")
+    return value
+
+
+def bounds(place: str, what: str, least: Any, most: Any) -> tuple[int, int | None]:
+    for name, value in (("min", least), ("max", most)):
+        if value is not None and (isinstance(value, bool) or value != int(value) or value < 0):
+            raise GrammarSyntaxError(
+                f"{place}/{name}{what}: a whole number from 0 was expected, not {value!r}"
+            )
+    return int(least), None if most is None else int(most)
+
+
+def number_atoms(place: str, schema: dict[str, Any]) -> list[Formula]:
+    result: list[Formula] = []
+    for keyword, strict, allowed in (
+        ("minimum", "exclusiveMinimum", frozenset({0, 1})),
+        ("maximum", "exclusiveMaximum", frozenset({0, -1})),
+    ):
+        limit, exclusive = schema.get(keyword), schema.get(strict)
+        for name, value in ((keyword, limit), (strict, exclusive)):
+            if value is not None and not isinstance(value, int | float):
+                raise GrammarSyntaxError(f"{place}/{name}: a number was expected, not {value!r}")
+        if limit is not None:
+            result.append(("compare", limit, allowed - {0} if exclusive is True else allowed))
+        if exclusive is not None and not isinstance(exclusive, bool):
+            result.append(("compare", exclusive, allowed - {0}))
+    if "multipleOf" in schema:
+        step = schema["multipleOf"]
+        if not isinstance(step, int | float) or isinstance(step, bool) or step <= 0:
+            raise GrammarSyntaxError(f"{place}/multipleOf: a number over 0 was expected, not {step!r}")
+        result.append(("multiple", step))
+    return result
+
+
+def string_atoms(place: str, schema: dict[str, Any]) -> list[Formula]:
+    result: list[Formula] = []
+    least, most = schema.get("minLength", 0), schema.get("maxLength")
+    if least or most is not None:
+        result.append(("length", *bounds(place, "Length", least, most)))
+    if "pattern" in schema:
+        if not isinstance(schema["pattern"], str):
+            raise GrammarSyntaxError(f"{place}/pattern: a string was expected")
+        result.append(("pattern", schema["pattern"], place + "/pattern"))
+    if isinstance(schema.get("format"), str) and schema["format"] in FORMATS:
+        result.append(("format", schema["format"]))
+    return result
+
+
+def kind_of(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "object"
+
+
+def exact_schema(value: Any) -> Any:
+    """The schema that only this value satisfies, for arrays and objects of any depth."""
+    if isinstance(value, list):
+        items = [exact_schema(item) for item in value]
+        return {"type": "array", "prefixItems": items, "items": False, "minItems": len(items)}
+    if isinstance(value, dict):
+        properties = {key: exact_schema(item) for key, item in value.items()}
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": list(value),
+            "additionalProperties": False,
+        }
+    return {"const": value}
+
+
+def unsupported(place: str, keyword: str, why: str) -> GrammarUnsupportedError:
+    return GrammarUnsupportedError(f"{place}/{keyword}: {why}")

@@ -1,0 +1,173 @@
+"""Goals (schemas that must and must not hold, together) -> alternatives per type, made when they are first
+reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from octavo.grammar.errors import GrammarTooComplexError
+from octavo.grammar.expressions import Algebra
+from octavo.grammar.json_schema.arrays import ArrayPosition, ArrayShape
+from octavo.grammar.json_schema.cases import CaseFinder
+from octavo.grammar.json_schema.document import SchemaDocument
+from octavo.grammar.json_schema.formulas import ANNOTATIONS, Formulas
+from octavo.grammar.json_schema.object_positions import ObjectPosition
+from octavo.grammar.json_schema.objects import ObjectShape
+from octavo.grammar.json_schema.scalars import Goal, Scalars
+from octavo.grammar.network import Position, Return, Silent
+from octavo.grammar.text_positions import PlainText, StringText
+
+ANYTHING: Goal = frozenset()
+MAX_GOALS = 100_000
+MAX_DEPTH = 120
+
+
+class Goals:
+    """Everything that one schema's positions share."""
+
+    def __init__(self, document: SchemaDocument, any_order: bool = False, layout: str = "flexible") -> None:
+        self.document = document
+        self.any_order = any_order
+        self.layout = layout
+        self.algebra = Algebra()
+        self.formulas = Formulas(document)
+        self.scalars = Scalars(self.algebra, self.formulas)
+        self.finder = CaseFinder(self.formulas, self.disjoint)
+        self._alternatives: dict[Goal, tuple[Position, ...]] = {}
+        self._arrays: dict[Goal, list[ArrayShape]] = {}
+        self._objects: dict[Goal, list[ObjectShape]] = {}
+        self._satisfiable: dict[tuple[Goal, str], bool] = {}
+        self._active: dict[tuple[Goal, str], int] = {}
+        self._texts: list[str] = []
+        self._text_ids: dict[str, int] = {}
+        self._lowest = MAX_DEPTH * 10  # the outermost active question that the current answer leaned on
+
+    def goal(self, *goals: Goal) -> Goal:
+        """All of them, without schemas that allow everything; bare references are followed."""
+        literals: set[tuple[str, bool]] = set()
+        for place, holds in [literal for goal in goals for literal in goal]:
+            for _ in range(MAX_DEPTH):
+                schema = self.document.at(place)
+                only_reference = (
+                    isinstance(schema, dict) and "$ref" in schema and not set(schema) - ANNOTATIONS - {"$ref"}
+                )
+                if not only_reference or not isinstance(schema["$ref"], str):
+                    break
+                place = self.document.resolve(place, schema["$ref"])
+            schema = self.document.at(place)
+            if (schema is True or schema == {}) and holds:
+                continue
+            literals.add((place, holds))
+        return frozenset(literals)
+
+    def arrays(self, goal: Goal) -> list[ArrayShape]:
+        if goal not in self._arrays:
+            cases = self.finder.cases(goal, "array")
+            self._arrays[goal] = [ArrayShape(self, case) for case in cases]
+        return self._arrays[goal]
+
+    def objects(self, goal: Goal) -> list[ObjectShape]:
+        if goal not in self._objects:
+            cases = self.finder.cases(goal, "object")
+            self._objects[goal] = [ObjectShape(self, case) for case in cases]
+        return self._objects[goal]
+
+    def text_label(self, text: str) -> int:
+        """A label that stands for a text; `labelled_text` tells it."""
+        if text not in self._text_ids:
+            self._text_ids[text] = len(self._texts)
+            self._texts.append(text)
+        return self._text_ids[text]
+
+    def labelled_text(self, label: int) -> str:
+        return self._texts[label]
+
+    def position(self, goal: Goal) -> Position:
+        return GoalPosition(self, goal)
+
+    def alternatives(self, goal: Goal) -> tuple[Position, ...]:
+        """Where a value that satisfies the goal can begin; nothing that cannot be finished."""
+        found = self._alternatives.get(goal)
+        if found is None:
+            assert not self.deciding
+            if len(self._alternatives) >= MAX_GOALS:
+                raise GrammarTooComplexError(
+                    f"the schema reached {MAX_GOALS} combinations of subschemas, the limit"
+                )
+            found = self._alternatives[goal] = tuple(self._begin(goal))
+        return found
+
+    def _begin(self, goal: Goal) -> list[Position]:
+        algebra, scalars = self.algebra, self.scalars
+        result: list[Position] = []
+        words = [algebra.literal(kind) for kind in ("null", "true", "false") if scalars.constant(goal, kind)]
+        if words:
+            result.append(PlainText(algebra, algebra.either(*words)))
+        strings, numbers = scalars.strings(goal), scalars.number(goal)
+        if algebra.live(strings):
+            result.append(StringText(algebra, strings))
+        if algebra.live(numbers):
+            result.append(PlainText(algebra, numbers))
+        result += [ObjectPosition.begin(shape) for shape in self.objects(goal) if shape.satisfiable()]
+        result += [ArrayPosition.begin(shape) for shape in self.arrays(goal) if shape.satisfiable()]
+        return result
+
+    # Whether anything satisfies a goal: the least fixpoint, by depth-first search.
+
+    def satisfiable(self, goal: Goal, kind: str = "any") -> bool:
+        key = (goal, kind)
+        found = self._satisfiable.get(key)
+        if found is not None:
+            return found
+        if key in self._active:
+            self._lowest = min(self._lowest, self._active[key])
+            return False
+        depth = len(self._active)
+        if depth > MAX_DEPTH:
+            raise GrammarTooComplexError(f"the schema nests over {MAX_DEPTH} deep before any value can end")
+        outer, self._lowest = self._lowest, MAX_DEPTH * 10
+        self._active[key] = depth
+        try:
+            answer = self._decide(goal, kind)
+        finally:
+            del self._active[key]
+            leaned, self._lowest = self._lowest, outer
+        if answer or leaned >= depth:
+            self._satisfiable[key] = answer
+        else:
+            self._lowest = min(self._lowest, leaned)
+        return answer
+
+    def _decide(self, goal: Goal, kind: str) -> bool:
+        if kind == "any":
+            scalars, algebra = self.scalars, self.algebra
+            if any(scalars.constant(goal, word) for word in ("null", "true", "false")):
+                return True
+            if algebra.live(scalars.strings(goal)) or algebra.live(scalars.number(goal)):
+                return True
+        if kind != "object" and any(shape.satisfiable() for shape in self.arrays(goal)):
+            return True
+        return kind != "array" and any(shape.satisfiable() for shape in self.objects(goal))
+
+    @property
+    def deciding(self) -> bool:
+        """Whether a question is open, so that "not satisfiable" may only mean "not yet"."""
+        return bool(self._active)
+
+    def disjoint(self, place: str, other: str, kind: str) -> bool:
+        """Whether surely no array (or object) satisfies both; what hangs on an open question is not sure."""
+        goal = self.goal(frozenset({(place, True), (other, True)}))
+        return not self.satisfiable(goal, kind) and self._satisfiable.get((goal, kind)) is False
+
+
+@dataclass(frozen=True, slots=True)
+class GoalPosition(Silent):
+    """The place before a value that must satisfy a goal."""
+
+    goals: Goals
+    goal: Goal
+
+    def calls(self) -> Sequence[tuple[Position, Return | None]]:
+        return [(position, None) for position in self.goals.alternatives(self.goal)]

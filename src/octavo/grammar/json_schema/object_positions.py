@@ -1,0 +1,89 @@
+"""Places in an object, byte by byte: braces, keys, colons, values and commas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from octavo.grammar.json_schema.objects import ObjectShape, Progress
+from octavo.grammar.json_schema.scalars import Goal
+from octavo.grammar.layout import NONE, next_space
+from octavo.grammar.network import BasePosition, Position, Return
+
+OPEN, FIRST, COLON, VALUE, AFTER, NEXT, CLOSED = range(7)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPosition(BasePosition):
+    """A place in an object.  `choices` are the values possible after the key that was read."""
+
+    shape: ObjectShape
+    phase: int
+    progress: Progress
+    space: int = NONE
+    choices: tuple[tuple[Goal, Progress], ...] = ()
+
+    @classmethod
+    def begin(cls, shape: ObjectShape) -> Position:
+        return cls(shape, OPEN, shape.start())
+
+    def ending(self) -> int | None:
+        return 0 if self.phase == CLOSED else None
+
+    def step(self, byte: int) -> Position | None:
+        shape, phase = self.shape, self.phase
+        if phase == OPEN:
+            return ObjectPosition(shape, FIRST, self.progress) if byte == 0x7B else None
+        if phase == COLON:
+            return ObjectPosition(shape, VALUE, self.progress, NONE, self.choices) if byte == 0x3A else None
+        if phase in (FIRST, AFTER) and byte == 0x7D and shape.may_close(self.progress):
+            return ObjectPosition(shape, CLOSED, _DONE)
+        if phase == AFTER and byte == 0x2C and self.space == NONE and shape.key(self.progress) is not None:
+            return ObjectPosition(shape, NEXT, self.progress)
+        if phase == CLOSED:
+            return None
+        if phase == AFTER and not shape.may_close(self.progress):
+            return None
+        space = next_space(shape.goals.layout, self.space, byte)
+        return None if space is None else replace(self, space=space)
+
+    def calls(self) -> Sequence[tuple[Position, Return | None]]:
+        shape = self.shape
+        if self.phase in (FIRST, NEXT):
+            key = shape.key(self.progress)
+            return [(key, KeyRead(shape, self.progress))] if key is not None else ()
+        if self.phase == VALUE:
+            goals = shape.goals
+            return [(goals.position(goal), ValueRead(shape, after)) for goal, after in self.choices]
+        return ()
+
+    def closing_calls(self) -> Sequence[tuple[Position, Return | None]]:
+        """As `calls`, but only keys that the object cannot close without, where there are any."""
+        shape = self.shape
+        if self.phase in (FIRST, NEXT):
+            key = shape.needed_key(self.progress)
+            if key is not None:
+                return [(key, KeyRead(shape, self.progress))]
+        return self.calls()
+
+
+_DONE = Progress()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRead:
+    shape: ObjectShape
+    progress: Progress
+
+    def resume(self, label: int) -> Position | None:
+        choices = self.shape.after_key(self.progress, label)
+        return ObjectPosition(self.shape, COLON, self.progress, NONE, choices) if choices else None
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRead:
+    shape: ObjectShape
+    progress: Progress
+
+    def resume(self, label: int) -> Position | None:
+        return ObjectPosition(self.shape, AFTER, self.progress)

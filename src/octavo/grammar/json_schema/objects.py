@@ -1,0 +1,378 @@
+"""Objects: which keys may come next, what their values must satisfy, and when the object may close."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from octavo.grammar.json_schema.cases import Case
+from octavo.grammar.json_schema.scalars import Goal
+from octavo.grammar.literals import LiteralTrie
+from octavo.grammar.network import Position
+from octavo.grammar.text_positions import StringText, Watch
+
+if TYPE_CHECKING:
+    from octavo.grammar.json_schema.goals import Goals
+
+MAX_CLASSES = 6  # of unnamed keys, told apart in every combination
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What has been read: `seen` is the next index in order, or a bit set of names; counts stop where they
+    stop mattering; `pending` are existence claims still to be met; `used` the unnamed keys that must not come
+    again."""
+
+    seen: int = 0
+    count: int = 0
+    pending: int = 0
+    used: frozenset[str] = frozenset()
+
+
+class ObjectShape:
+    """One case of an object: names in order, classes of other keys, what must be there, how many."""
+
+    def __init__(self, goals: Goals, case: Case) -> None:
+        self.goals = goals
+        self.least, self.most = 0, None
+        self._universals: list[
+            tuple[Any, Goal | None]
+        ] = []  # key class, what values satisfy (None: no such key)
+        self.claims: list[tuple[Any, Goal]] = []
+        self.required: set[str] = set()
+        absent: set[str] = set()
+        names: dict[str, None] = {}
+        late: dict[str, None] = {}
+        for item in case:
+            kind = item[0]
+            if kind == "required":
+                self.required.add(item[1])
+                late[item[1]] = None
+            elif kind == "absent":
+                absent.add(item[1])
+                late[item[1]] = None
+            elif kind == "count":
+                self.least = max(self.least, item[1])
+                self.most = (
+                    item[2]
+                    if self.most is None
+                    else self.most
+                    if item[2] is None
+                    else min(self.most, item[2])
+                )
+            else:
+                spec = item[1]
+                (names if spec[0] == "name" else late).update(dict.fromkeys(_names_in(spec)))
+                if kind == "some":
+                    self.claims.append((spec, item[2]))
+                else:
+                    self._universals.append((spec, None if kind == "forbidden" else item[2]))
+        self.names = [*names, *(name for name in late if name not in names)]
+        self.trie = LiteralTrie.build(self.names)
+        self._name_goals: list[Goal | None | bool] = [False if n in absent else True for n in self.names]
+        self._labels: list[tuple[int, int, str]] = []  # name index or -1, classes, text
+        self._label_ids: dict[tuple[int, int, str], int] = {}
+        self._keys: dict[Progress, int] = {}
+        self._satisfiable: bool | None = None
+        self._prepare_classes()
+        # Distinct keys must be told apart only where they are counted up to a least number.
+        self.counts = self.least > len(self.required) or self.most is not None
+        self.distinct = self.least > len(self.required)
+
+    def _prepare_classes(self) -> None:
+        """The classes that tell unnamed keys apart; those that hold for all of them are kept aside."""
+        self.classes: list[int] = []
+        self._class_goals: list[tuple[int, Goal | None]] = []  # class (-1: every unnamed key), goal
+        self._claim_classes: list[int] = []
+        for spec, goal in self._universals:
+            if spec[0] != "name":
+                self._class_goals.append((self._class_of(spec), goal))
+        for spec, _ in self.claims:
+            self._claim_classes.append(self._class_of(spec))
+        self._watch_start = KeyWatch(self, self.trie, tuple(self.classes))
+        self._allowed_extras: int | None = None
+
+    def _class_of(self, spec: Any) -> int:
+        expression = self._key_expression(spec)
+        if expression == self.goals.algebra.anything:
+            return -1
+        if expression not in self.classes:
+            self.classes.append(expression)
+        return self.classes.index(expression)
+
+    def _key_expression(self, spec: Any) -> int:
+        """The keys of a class, as far as unnamed keys are concerned."""
+        algebra, scalars = self.goals.algebra, self.goals.scalars
+        if spec[0] == "pattern":
+            return scalars.pattern(spec[1], "patternProperties")
+        if spec[0] == "keys":
+            return scalars.strings(frozenset({(spec[1], False)}))
+        patterns = [scalars.pattern(pattern, "patternProperties") for pattern in sorted(spec[2])]
+        return algebra.both(*(algebra.negate(pattern) for pattern in patterns))
+
+    def _matches(self, spec: Any, name: str) -> bool:
+        if spec[0] == "name":
+            return bool(spec[1] == name)
+        if spec[0] == "rest" and name in spec[1]:
+            return False
+        return self.goals.algebra.matches(self._key_expression(spec), name)
+
+    # What a value must satisfy.
+
+    def name_goal(self, index: int) -> Goal | None:
+        """For the value of a named key; None where the key cannot be there."""
+        found = self._name_goals[index]
+        if found is True:
+            name = self.names[index]
+            goals = [goal for spec, goal in self._universals if self._matches(spec, name)]
+            found = None if None in goals else self.goals.goal(*(goal for goal in goals if goal is not None))
+            self._name_goals[index] = found
+        return None if found is False or found is None else found
+
+    def name_allowed(self, index: int) -> bool:
+        goal = self.name_goal(index)
+        return goal is not None and self.goals.satisfiable(goal)
+
+    def extra_goal(self, classes: int) -> Goal | None:
+        goals = [goal for index, goal in self._class_goals if index < 0 or classes >> index & 1]
+        return None if None in goals else self.goals.goal(*(goal for goal in goals if goal is not None))
+
+    def extras(self) -> int:
+        """The unnamed keys that can have a value, as an expression (names not yet taken out)."""
+        if self._allowed_extras is not None:
+            return self._allowed_extras
+        allowed = self._find_extras()
+        # While Goals still looks for what can be satisfied, answers may be too small: they are not kept.
+        if not self.goals.deciding:
+            self._allowed_extras = allowed
+        return allowed
+
+    def _find_extras(self) -> int:
+        algebra = self.goals.algebra
+        if len(self.classes) <= MAX_CLASSES:
+            options = []
+            for mask in range(1 << len(self.classes)):
+                goal = self.extra_goal(mask)
+                if goal is not None and self.goals.satisfiable(goal):
+                    options.append(self._exactly(mask))
+            return algebra.either(*options)
+        banned = [
+            index for index, goal in self._class_goals if goal is None or not self.goals.satisfiable(goal)
+        ]
+        return algebra.both(*(algebra.empty if i < 0 else algebra.negate(self.classes[i]) for i in banned))
+
+    def _exactly(self, mask: int) -> int:
+        algebra = self.goals.algebra
+        return algebra.both(
+            *(e if mask >> i & 1 else algebra.negate(e) for i, e in enumerate(self.classes)), algebra.anything
+        )
+
+    # Which keys may come next.
+
+    def remaining(self, progress: Progress) -> list[int]:
+        """The names that may still come, whatever comes between."""
+        if self.goals.any_order:
+            candidates = [i for i in range(len(self.names)) if not progress.seen >> i & 1]
+        else:
+            candidates = list(range(progress.seen, len(self.names)))
+        return [index for index in candidates if self.name_allowed(index)]
+
+    def next_names(self, progress: Progress) -> list[int]:
+        """The names that may come now: in order, none may be skipped that is required."""
+        result = []
+        for index in self.remaining(progress):
+            result.append(index)
+            if not self.goals.any_order and self.names[index] in self.required:
+                break
+        return result
+
+    def start(self) -> Progress:
+        return Progress(pending=(1 << len(self.claims)) - 1)
+
+    def missing(self, progress: Progress) -> int:
+        if self.goals.any_order:
+            return sum(
+                not progress.seen >> i & 1 for i, name in enumerate(self.names) if name in self.required
+            )
+        return sum(name in self.required for name in self.names[progress.seen :])
+
+    def may_close(self, progress: Progress) -> bool:
+        enough = not self.counts or progress.count >= self.least
+        return enough and not progress.pending and not self.missing(progress)
+
+    def can_finish(self, progress: Progress) -> bool:
+        """Whether the object can still be closed, now or after more keys."""
+        remaining = self.remaining(progress)
+        missing = self.missing(progress)
+        if missing > sum(self.names[index] in self.required for index in remaining):
+            return False
+        extras = self.goals.algebra.live(self._unnamed(progress))
+        if self.counts:
+            if self.most is not None and progress.count + missing > self.most:
+                return False
+            if not extras and progress.count + len(remaining) < self.least:
+                return False
+        return all(
+            self._claimable(i, remaining, extras)
+            for i in range(len(self.claims))
+            if progress.pending >> i & 1
+        )
+
+    def _claimable(self, claim: int, remaining: list[int], extras: bool) -> bool:
+        spec, goal = self.claims[claim]
+        for index in remaining:
+            own = self.name_goal(index)
+            if own is not None and self._matches(spec, self.names[index]):
+                if self.goals.satisfiable(self.goals.goal(own, goal)):
+                    return True
+        if not extras or len(self.classes) > MAX_CLASSES:
+            return extras
+        algebra, cls = self.goals.algebra, self._claim_classes[claim]
+        for mask in range(1 << len(self.classes)):
+            own = self.extra_goal(mask)
+            if (cls < 0 or mask >> cls & 1) and own is not None and algebra.live(self._exactly(mask)):
+                if self.goals.satisfiable(self.goals.goal(own, goal)):
+                    return True
+        return False
+
+    def satisfiable(self) -> bool:
+        if self._satisfiable is None:
+            if self.most is not None and self.most < max(self.least, len(self.required)):
+                answer = False
+            else:
+                answer = self.can_finish(self.start())
+            # An answer that leans on an open question is not kept: Goals decides which are final.
+            if not answer:
+                return False
+            self._satisfiable = answer
+        return self._satisfiable
+
+    def _unnamed(self, progress: Progress) -> int:
+        algebra, scalars = self.goals.algebra, self.goals.scalars
+        parts = [self.extras()]
+        if parts[0] == algebra.empty:
+            return algebra.empty
+        if self.names:
+            parts.append(algebra.negate(algebra.leaf(self.trie)))
+        if progress.used:
+            parts.append(algebra.negate(scalars.texts(sorted(progress.used))))
+        return algebra.both(*parts)
+
+    def key(self, progress: Progress) -> Position | None:
+        """The place before the next key; None where there cannot be one."""
+        if progress not in self._keys:
+            allowed = [i for i in self.next_names(progress) if self._leads_on(progress, i)]
+            algebra, scalars = self.goals.algebra, self.goals.scalars
+            parts = [scalars.texts(self.names[index] for index in allowed)]
+            if self._leads_on(progress, -1):
+                parts.append(self._unnamed(progress))
+            self._keys[progress] = algebra.either(*parts)
+        expression = self._keys[progress]
+        if not self.goals.algebra.live(expression):
+            return None
+        watch = self._watch_start
+        return StringText(
+            self.goals.algebra,
+            expression,
+            watch=replace(watch, text="") if self._captures(progress) else watch,
+        )
+
+    def needed_key(self, progress: Progress) -> Position | None:
+        """The place before the next key that must come; None where none must."""
+        seen = progress.seen
+        for index, name in enumerate(self.names):
+            still = not seen >> index & 1 if self.goals.any_order else index >= seen
+            if name in self.required and still:
+                expression = self.goals.scalars.texts((name,))
+                return StringText(self.goals.algebra, expression, watch=self._watch_start)
+        return None
+
+    def _captures(self, progress: Progress) -> bool:
+        return bool(self.claims) or (self.distinct and progress.count < self.least)
+
+    def _leads_on(self, progress: Progress, index: int) -> bool:
+        """Whether the object can be closed after this name (or, for -1, some unnamed key)."""
+        if self.counts and self.most is not None and progress.count >= self.most:
+            return False
+        after = self.advance(progress, index, "")
+        if not self.counts and not progress.pending:
+            return True
+        return self.can_finish(replace(after, pending=0)) if progress.pending else self.can_finish(after)
+
+    def advance(self, progress: Progress, index: int, text: str, met: int = 0) -> Progress:
+        seen = progress.seen
+        if index >= 0:
+            seen = seen | 1 << index if self.goals.any_order else index + 1
+        count, used = progress.count, progress.used
+        if self.counts:
+            count = count + 1 if self.most is not None else min(count + 1, self.least)
+        if index < 0 and text and (met or (self.distinct and progress.count < self.least)):
+            used |= {text}
+        if self.distinct and count >= self.least and not self.claims:
+            used = frozenset()
+        return Progress(seen, count, progress.pending & ~met, used)
+
+    # Labels of keys.
+
+    def label(self, index: int, classes: int, text: str) -> int:
+        key = (index, classes, text)
+        if key not in self._label_ids:
+            self._label_ids[key] = len(self._labels)
+            self._labels.append(key)
+        return self._label_ids[key]
+
+    def after_key(self, progress: Progress, label: int) -> tuple[tuple[Goal, Progress], ...]:
+        """What the value may be after this key, and what has been read once it ends."""
+        index, classes, text = self._labels[label]
+        goal = self.name_goal(index) if index >= 0 else self.extra_goal(classes)
+        if goal is None:
+            return ()
+        applying = [
+            claim
+            for claim in range(len(self.claims))
+            if progress.pending >> claim & 1 and self._claim_applies(claim, index, classes)
+        ]
+        result = []
+        for size in range(min(len(applying), 3) + 1):
+            for met in combinations(applying, size):
+                both = self.goals.goal(goal, *(self.claims[claim][1] for claim in met))
+                after = self.advance(progress, index, text, sum(1 << claim for claim in met))
+                if self.goals.satisfiable(both) and (not progress.pending or self.can_finish(after)):
+                    result.append((both, after))
+        return tuple(result)
+
+    def _claim_applies(self, claim: int, index: int, classes: int) -> bool:
+        if index >= 0:
+            return self._matches(self.claims[claim][0], self.names[index])
+        cls = self._claim_classes[claim]
+        return cls < 0 or bool(classes >> cls & 1)
+
+
+def _names_in(spec: Any) -> list[str]:
+    if spec[0] == "name":
+        return [spec[1]]
+    return sorted(spec[1]) if spec[0] == "rest" else []
+
+
+@dataclass(frozen=True, slots=True)
+class KeyWatch(Watch):
+    """Which key is being read: its place in the trie of names, and in the classes of unnamed keys."""
+
+    shape: ObjectShape
+    node: LiteralTrie | None
+    classes: tuple[int, ...]
+    text: str | None = None
+
+    def step(self, code_point: int) -> Watch:
+        algebra = self.shape.goals.algebra
+        node = None if self.node is None else self.node.children.get(code_point)
+        classes = tuple(algebra.step(expression, code_point) for expression in self.classes)
+        text = None if self.text is None else self.text + chr(code_point)
+        return KeyWatch(self.shape, node, classes, text)
+
+    def label(self) -> int:
+        index = -1 if self.node is None else self.node.index
+        algebra = self.shape.goals.algebra
+        mask = sum(1 << i for i, expression in enumerate(self.classes) if algebra.nullable(expression))
+        return self.shape.label(index, 0 if index >= 0 else mask, self.text or "" if index < 0 else "")
