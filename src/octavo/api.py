@@ -21,9 +21,11 @@ from octavo.conversation import encode_conversation
 from octavo.embedding import pooled_states
 from octavo.errors import OctavoError, OutOfMemoryError, UnsupportedError
 from octavo.model_config import ModelConfig
+from octavo.structured import StructuredOutput
 from octavo.weights.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from octavo.decoding.constraint import ForcedMode
     from octavo.decoding.engine import Engine
     from octavo.decoding.kv_cache import KVChoice, KVType
     from octavo.decoding.runner import Runner
@@ -183,6 +185,10 @@ class Model:
 
         return ChatTemplate(self._checkpoint.chat_template, tokens=self.tokenizer.special_tokens)
 
+    @functools.cached_property
+    def _structured(self) -> StructuredOutput:
+        return StructuredOutput(self.tokenizer, self.runner.vocabulary_size)
+
     def _encode_prompt(self, text: str) -> list[int]:
         """Tokens of a prompt, checked to leave room for at least one more."""
         tokens = self.tokenizer.encode(text)
@@ -204,6 +210,8 @@ class Model:
         *,
         max_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
+        grammar: Any = None,
+        forced_tokens: ForcedMode | None = None,
         **sampling: Any,
     ) -> Stream:
         if self.config.is_encoder:
@@ -214,11 +222,16 @@ class Model:
         if wanted < 1:
             raise ValueError(f"max_tokens: {wanted}, and it must be at least 1")
         stops = [stop] if isinstance(stop, str) else list(stop or ())
+        most = min(wanted, room)
+        constraint = None
+        if grammar is not None:
+            constraint = self._structured.constraint(grammar, most, forced_tokens or "canonical")
         generation = self.engine.submit(
             tokens,
             self._sampling(**sampling),
-            max_tokens=min(wanted, room),
+            max_tokens=most,
             end_ids=self.tokenizer.end_ids,
+            constraint=constraint,
         )
         return Stream(generation, self.tokenizer.stream(), stops)
 

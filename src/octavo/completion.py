@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from octavo.errors import CancelledError, OctavoError
 
@@ -43,6 +43,11 @@ class GenerationOptions(TypedDict, total=False):
     stop: (
         str | Sequence[str] | None
     )  # generation ends before the first of these; they are never part of the text
+    # The text is within this: a JSON Schema, pydantic model, dataclass, Literal, Enum, function,
+    # re.compile(...), GBNF, list of choices, or a Grammar (octavo.structured.as_grammar).  It always closes
+    # before max_tokens.
+    grammar: Any
+    forced_tokens: Literal["canonical", "exact", "off"] | None  # what is not sampled where there is no choice
 
 
 class Decoder(Protocol):

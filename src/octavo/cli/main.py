@@ -20,6 +20,7 @@ VERBS = {
     "train": ("train", "A model of your own, from text to a folder that runs."),
     "eval": ("evaluate", "How well a trained model does on a text."),
     "report": ("report", "One page with the curves of a training run."),
+    "grammar": ("grammar", "Check a grammar: what is enforced, the shortest text it allows."),
     "tokenizer": ("tokenizer", "Make a vocabulary of your own text."),
     "pull": ("pull", "Bring models into the cache."),
     "list": ("list_models", "Models in the cache, and short names of those that can be brought."),

@@ -73,6 +73,17 @@ _SAMPLING_OPTIONS = (
     click.option("--stop", multiple=True, help="End before this text; repeatable."),
 )
 
+_GRAMMAR_OPTIONS = (
+    click.option(
+        "--json-schema",
+        metavar="FILE|MODULE:NAME",
+        help="Answer in JSON of this schema, pydantic model or dataclass.",
+    ),
+    click.option("--regex", metavar="PATTERN", help="Answer with a text that matches in full."),
+    click.option("--grammar", metavar="FILE", help="Answer within a grammar: GBNF, or JSON Schema as .json."),
+    click.option("--choices", metavar="A,B,C", help="Answer with one of these texts."),
+)
+
 _MODEL_OPTIONS = (
     click.option(
         "--context", type=click.IntRange(min=1), help="Longest sequence in tokens (prompt and answer)."
@@ -98,6 +109,11 @@ def _apply(options: Sequence[Callable[[Command], Command]], command: Command) ->
 def sampling_options(command: Command) -> Command:
     """Give a command every option of `GenerationOptions`."""
     return _apply(_SAMPLING_OPTIONS, command)
+
+
+def grammar_options(command: Command) -> Command:
+    """Give a command the ways to name a grammar."""
+    return _apply(_GRAMMAR_OPTIONS, command)
 
 
 def model_options(command: Command) -> Command:

@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from octavo.cli.options import generation_arguments, load_model, model_options, read_prompt, sampling_options
+from octavo.cli.grammar import grammar_of_options
+from octavo.cli.options import (
+    generation_arguments,
+    grammar_options,
+    load_model,
+    model_options,
+    read_prompt,
+    sampling_options,
+)
 from octavo.cli.rendering import INTERRUPTED, closing_line, notice, reports_errors, show_stream, write_text
 
 DEFAULT_MAX_TOKENS = 512
@@ -25,6 +33,7 @@ DEFAULT_MAX_TOKENS = 512
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the text.")
+@grammar_options
 @sampling_options
 @model_options
 @reports_errors
@@ -47,6 +56,7 @@ def command(
     \b
         octavo run "Why is the sky blue?"
         git diff | octavo run "Write a commit message."
+        octavo run "Is a whale a fish?" --choices yes,no
         octavo run ./model.gguf --raw -f story.txt --max-tokens 100
 
     The closing line on standard error says what share of the memory-bandwidth limit was reached: one sequence
@@ -56,6 +66,8 @@ def command(
     if raw and system:
         raise click.UsageError("--raw has no place for --system: write it into the prompt.")
     arguments = {"max_tokens": DEFAULT_MAX_TOKENS} | generation_arguments(options)
+    if (grammar := grammar_of_options(options)) is not None:
+        arguments["grammar"] = grammar
     with load_model(model_name, quiet=quiet or as_json, max_sequences=1, **options) as model:
         if raw or not (model.has_chat_template or system):
             stream = model.stream(prompt, **arguments)

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.decoding.constraint import Constraint, MaskWorker, continuations
 from octavo.decoding.kv_cache import blocks_for
 from octavo.decoding.runner import Runner
 from octavo.decoding.sampling import (
@@ -133,6 +134,7 @@ class Engine:
         self._current: Step | None = None
         self._unfinished_business = False  # a step or a loan began and did not end
         self._closed = False
+        self._masks = MaskWorker()
         self._batch: SamplingBatch | None = None
         self._batch_members: list[TokenSequence] = []
 
@@ -143,8 +145,9 @@ class Engine:
         *,
         max_tokens: int,
         end_ids: Collection[int] = (),
+        constraint: Constraint | None = None,
     ) -> Generation:
-        """Begin a generation; nothing runs before a token is asked for.
+        """Begin a generation, within a grammar if asked; nothing runs before a token is asked for.
 
         It ends with an id of `end_ids` ("stop"), after max_tokens or when the KV cache cannot hold more
         ("length"). Raises ValueError for a prompt that can never fit, an id outside the vocabulary or an
@@ -166,7 +169,10 @@ class Engine:
             end_ids=frozenset(end_ids),
             submitted=time.perf_counter(),
             length=len(prompt),
+            constraint=constraint,
         )
+        if constraint is not None:
+            sequence.begin(constraint.forced([], max_tokens))
         generation = Generation(self, sequence)
         with self._lock:
             self._check_open()
@@ -192,6 +198,7 @@ class Engine:
             if self._current is not None:
                 self.runner.cancel()
             self._condition.notify_all()
+            self._masks.close()
             while self._turn is not None and self._turn_thread != threading.get_ident():
                 self._condition.wait(_PATIENCE_SECONDS)
 
@@ -258,6 +265,7 @@ class Engine:
             self._current = step
         count, drawing = step.token_count, len(step.drawing)
         logits = self._logits[:drawing]
+        self._masks.begin(step.drawing)
         try:
             runner.step(
                 step.tokens[:count],
@@ -267,7 +275,8 @@ class Engine:
                 step.outputs[:drawing],
                 logits,
             )
-            tokens = self._draw(step, logits) if drawing else []
+            self._masks.forbid(step.drawing, logits)
+            tokens = continuations(step.drawing, self._draw(step, logits)) if drawing else []
         except Exception:
             # A step that was cut short because nobody wants its tokens is no error.
             if all(participant.ended for participant, _ in step.participants):

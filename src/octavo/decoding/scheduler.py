@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from octavo.decoding.constraint import Constraint
 from octavo.decoding.kv_cache import BlockAllocator, blocks_for
 from octavo.decoding.runner import Runner
 from octavo.decoding.sampling import SamplingOptions
@@ -35,6 +36,7 @@ class TokenSequence:
 
     ids: int32, prompt and generated tokens, with room for all that may come.  length: how many there are.
     cached: how many have keys and values in the cache.  row: of the block tables, -1 while it waits.
+    constraint: the grammar that its text is within.
     error: why it ended without a token, for its owner.  abandoned: nobody can ask for its tokens any more.
     submitted, started, first_token, last_token: times in seconds; 0 before.
     """
@@ -51,6 +53,7 @@ class TokenSequence:
     blocks: list[int] = field(default_factory=list)
     generated: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    constraint: Constraint | None = None
     error: Exception | None = None
     abandoned: bool = False
     started: float = 0.0
@@ -69,14 +72,25 @@ class TokenSequence:
         window = self.options.penalty_window
         return self.ids[0 if window < 0 else max(0, self.length - window) : self.length]
 
+    def begin(self, tokens: Sequence[int]) -> None:
+        """Tokens that follow the prompt without being drawn."""
+        for token in tokens:
+            self.ids[self.prompt_length + len(self.generated)] = token
+            self.generated.append(token)
+        self.settle()
+
     def append(self, token: int, now: float) -> None:
         """Commit a token that was drawn."""
-        if not self.generated:
-            self.first_token = now
+        self.first_token = self.first_token or now
         self.last_token = now
         self.ids[self.length] = token
         self.generated.append(token)
         self.settle()
+
+    @property
+    def remaining(self) -> int:
+        """How many more tokens there is room for."""
+        return len(self.ids) - self.length
 
     def settle(self) -> None:
         """Make all else follow from `generated`: an interrupt may have come right after it grew."""
@@ -87,6 +101,8 @@ class TokenSequence:
             self.finish_reason = "stop"
         elif self.length == len(self.ids):
             self.finish_reason = "length"
+        elif self.constraint is not None and self.constraint.finished(self.generated):
+            self.finish_reason = "length" if self.constraint.shortened else "stop"
 
 
 class Step:
@@ -179,14 +195,15 @@ class Scheduler:
             step.add(sequence, min(room, sequence.length - sequence.cached))
         return step
 
-    def commit(self, step: Step, tokens: Sequence[int], now: float) -> None:
-        """The step is done: its tokens are in the cache, and `tokens` were drawn.  None is taken for the
-        finished."""
+    def commit(self, step: Step, tokens: Sequence[Sequence[int]], now: float) -> None:
+        """The step is done: its tokens are in the cache, and `tokens` follow: for each drawing sequence the
+        one that was drawn and those that are forced after it.  None is taken for the finished."""
         for sequence, count in step.participants:
             sequence.cached += count
-        for sequence, token in zip(step.drawing, tokens, strict=True):
-            if not sequence.ended:
-                sequence.append(token, now)
+        for sequence, drawn in zip(step.drawing, tokens, strict=True):
+            for token in drawn:
+                if not sequence.ended:
+                    sequence.append(token, now)
 
     def restart(self) -> None:
         """Trust nothing but the sequences' tokens: all wait, and all blocks are free."""

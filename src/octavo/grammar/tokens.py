@@ -53,6 +53,24 @@ class TokenizerInfo:
             vocabulary_size=vocabulary_size,
         )
 
+    def split(self, data: bytes) -> list[int] | None:
+        """Tokens that spell some bytes, the longest first; None where no token has a byte that is needed."""
+        trie, tokens, begin = self.trie, list[int](), 0
+        while begin < len(data):
+            node, found, end = 0, -1, begin
+            for place in range(begin, len(data)):
+                child = trie.child(node, data[place])
+                if child is None:
+                    break
+                node = child
+                if trie.own[node]:
+                    found, end = int(trie.order[trie.first[node]]), place + 1
+            if found < 0:
+                return None
+            tokens.append(found)
+            begin = end
+        return tokens
+
     @property
     def mask_words(self) -> int:
         return (self.vocabulary_size + 31) // 32
@@ -92,6 +110,15 @@ class TokenTrie:
         self.end: list[int] = end
         self.first: list[int] = [*first, len(numbered)]
         self.own: list[int] = own  # tokens that end exactly here
+
+    def child(self, node: int, byte: int) -> int | None:
+        """The node below `node` for a byte."""
+        below = node + 1
+        while below < self.end[node]:
+            if self.byte[below] == byte:
+                return below
+            below = self.end[below]
+        return None
 
 
 def _common_prefix(left: bytes, right: bytes) -> int:
