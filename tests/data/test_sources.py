@@ -43,7 +43,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(FormatError, match=words):
             list(read_documents([tmp_path / name]))
-    with pytest.raises(FileNotFoundError, match="nothing.txt"):
+    with pytest.raises(FormatError, match="nothing.txt: there is no such"):
         list(read_documents([tmp_path / "nothing.txt"]))
     (tmp_path / "folder").mkdir()
     with pytest.raises(FormatError, match="no file of a kind"):

@@ -29,7 +29,7 @@ def read_documents(paths: Sequence[Path], *, column: str | None = None) -> Itera
     """The documents of files and folders (searched through), in sorted order; empty ones are left out.
 
     column: the key or column of JSONL, CSV and Parquet that holds the text.
-    Raises FormatError that names file and line, FileNotFoundError for a path that is not there.
+    Raises FormatError that names file and line, or a path that is not there.
     """
     for path in list_files(paths):
         for document in _read_file(path, column):
@@ -52,7 +52,7 @@ def list_files(paths: Sequence[Path]) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
-            raise FileNotFoundError(f"{path}: there is no such file or folder")
+            raise FormatError(f"{path}: there is no such file or folder")
     return found
 
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 # A run by the clock plans its number of steps anew each time that this part of it has passed.
 _PLAN_AGAIN = 0.05
+# Where pauses take more of the time than this, a run by the clock leaves some out.
+_MOST_PAUSES = 0.2
 # Steps that are timed before the first plan.
 _TRIAL_STEPS = 3
 
@@ -46,10 +48,13 @@ class Clock:
         self._last = now
 
     def tenth_passed(self) -> bool:
-        """Whether another tenth of the time is over since this was last asked."""
-        tenths = int(10 * self._trainer.state.seconds / self.limit)
-        passed, self._tenths = tenths > self._tenths, tenths
-        return passed
+        """Whether another tenth of the time is over, and pauses have left time for one more."""
+        seconds = self._trainer.state.seconds
+        tenths = int(10 * seconds / self.limit)
+        if tenths <= self._tenths or self._pause_seconds > _MOST_PAUSES * seconds:
+            return False
+        self._tenths = tenths
+        return True
 
     def plan_first(self) -> None:
         """How many steps fit, by the time of a few whose gradients are thrown away."""
@@ -82,4 +87,5 @@ class Clock:
         elapsed = state.seconds - self._before
         share = 1.0 - self._pause_seconds / elapsed if elapsed else 0.9
         left = max(0.0, self.limit - state.seconds) * share
-        state.steps = state.step + max(1, int(left / self._step_seconds))
+        # At least one step in all; once the time is over, none more.
+        state.steps = max(1, state.step + int(left / self._step_seconds))

@@ -1,6 +1,6 @@
 """Several processes, one run: torchrun starts them, FSDP2 shards the weights, DCP the checkpoints.
 
-    torchrun --nproc_per_node 2 -m octavo.cli.main train --optimizer adamw --steps 1000 --out my-gpt
+    torchrun --nproc_per_node 2 --no-python octavo train --optimizer adamw --steps 1000 --out my-gpt
 
 Each process takes its share of the rows of a step; losses and gradients are summed and divided by the targets
 of the whole step, so the run is that of one process.  (Zhao et al. 2023, PyTorch FSDP; `fully_shard`.)

@@ -33,6 +33,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, scale:
     keep = targets != IGNORED
     if not bool(keep.all()):
         hidden, targets = hidden[keep], targets[keep]
+    if not torch.is_grad_enabled():  # where a function cannot see it, and would make gradients for nobody
+        hidden, weight = hidden.detach(), weight.detach()
     loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, scale)  # type: ignore[no-untyped-call]
     return loss
 
