@@ -190,7 +190,8 @@ def octavo_seconds_to_loss(text: TokenCorpus) -> tuple[float, int, float]:
     config = complete(
         TrainingConfig(
             out="", layers=4, hidden_size=128, heads=4, context=RACE_CONTEXT, batch_tokens=4096, rows=64,
-            steps=180, validation=0.1, optimizer="muon", learning_rate=0.02, warmup=0.05, decay=0.7, final=0.0,
+            steps=180, validation=0.1, optimizer="muon", learning_rate=0.02, warmup=0.05, decay=0.7,
+            final=0.0,
         )
     )  # fmt: skip
     task = LanguageModelling.of_corpus(config, text, VOCABULARY)

@@ -133,7 +133,7 @@ def _read_table(path: Path, column: str | None) -> Iterator[str]:
 
 def _read_parquet(path: Path, column: str | None) -> Iterator[str]:
     try:
-        from pyarrow import parquet  # type: ignore[import-untyped]
+        from pyarrow import parquet
     except ImportError as error:
         raise UnsupportedError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from error
     try:
