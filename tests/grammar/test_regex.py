@@ -57,9 +57,12 @@ def test_random_patterns_match_what_python_matches(pattern: str) -> None:
         expression = compile_regex(algebra, pattern, "ecma", search=False)
     except GrammarUnsupportedError:
         return
-    assert algebra.live(expression) or not any(re.fullmatch(pattern, text) for text in TEXTS)
-    for text in TEXTS[:85]:
-        assert algebra.matches(expression, text) == bool(re.fullmatch(pattern, text)), (pattern, text)
+    try:
+        assert algebra.live(expression) or not any(re.fullmatch(pattern, text) for text in TEXTS)
+        for text in TEXTS[:85]:
+            assert algebra.matches(expression, text) == bool(re.fullmatch(pattern, text)), (pattern, text)
+    except GrammarTooComplexError:
+        assert "(?=" in pattern or "(?!" in pattern, pattern
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,10 @@ class Algebra:
         """The derivatives as (low, high, expression), rising and disjoint; what is missing leads to EMPTY."""
         found = self._moves.get(expression)
         if found is None:
-            found = self._moves[expression] = self._derive(expression)
+            try:
+                found = self._moves[expression] = self._derive(expression)
+            except RecursionError:  # as of a lookahead in a repetition, whose derivatives nest without end
+                raise GrammarTooComplexError("the expression nests too deep to be followed") from None
         return found
 
     def _derive(self, expression: int) -> tuple[Transition, ...]:
