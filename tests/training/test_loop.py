@@ -250,6 +250,11 @@ def test_a_run_by_the_clock_ends_in_time(tmp_path: Path) -> None:
     assert not result.interrupted
 
 
+def test_a_run_leaves_the_process_its_small_numbers(tmp_path: Path) -> None:
+    train(configuration(tmp_path, steps=1))
+    assert float(torch.tensor(1e-40) * 0.5) > 0
+
+
 def test_a_run_whose_first_step_takes_all_its_time_ends(tmp_path: Path) -> None:
     """The plan is made anew when time is over, and must not ask for one step more each time."""
     result = train(configuration(tmp_path, steps=0, minutes=1e-6))

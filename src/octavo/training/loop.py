@@ -19,7 +19,7 @@ import torch
 
 from octavo.data.packing import Batch
 from octavo.training import distributed
-from octavo.training.allocation import prepare_process
+from octavo.training.allocation import flushed_denormals, prepare_process
 from octavo.training.causal import LanguageModelling, Task, Validation
 from octavo.training.checkpoints import TrainingState, list_checkpoints, load_checkpoint, save_checkpoint
 from octavo.training.clipping import clip_by_norm
@@ -214,7 +214,7 @@ class Trainer:
 
     def run(self) -> TrainingResult:
         """All steps that are left, then the model folder."""
-        with torch.random.fork_rng(devices=[]), _signals_wait() as stopped:
+        with torch.random.fork_rng(devices=[]), flushed_denormals(), _signals_wait() as stopped:
             return self._run(stopped)
 
     def _run(self, stopped: Callable[[], bool]) -> TrainingResult:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 # (bytes done, bytes in all, or None while unknown); called from a thread of its own.
@@ -48,9 +50,8 @@ class FolderProgress:
 def folder_size(folder: Path) -> int:
     """Bytes of all files under a folder; what vanishes meanwhile counts as nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue
+    for parent, _, files in os.walk(folder):  # which passes over folders that are gone
+        for name in files:
+            with suppress(OSError):
+                total += os.stat(os.path.join(parent, name)).st_size
     return total
