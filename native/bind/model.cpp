@@ -160,9 +160,9 @@ void bind_plan(nb::class_<Model>& model) {
         self.add_attention({layer, view(query), view(out), window, causal, scale, softcap});
       }, "layer"_a, "query"_a, "out"_a, nb::kw_only(), "window"_a, "causal"_a, "scale"_a, "softcap"_a)
       .def("select_outputs", [](Model& self, const Place& hidden, int size) { self.select_outputs(view(hidden), size); })
-      .def("logits", [](Model& self, const Place& input, int columns, int matrix, float softcap) {
-        self.add_logits(view(input), columns, matrix, softcap);
-      });
+      .def("logits", [](Model& self, const Place& input, int columns, int matrix, float softcap,
+                        float margin) { self.add_logits(view(input), columns, matrix, softcap, margin); },
+           "input"_a, "columns"_a, "matrix"_a, "softcap"_a, "margin"_a);
 }
 
 void bind_running(nb::class_<Model>& model) {
@@ -173,6 +173,7 @@ void bind_running(nb::class_<Model>& model) {
       .def("cancel", &Model::cancel)
       .def_prop_ro("weight_bytes", &Model::weight_bytes)
       .def_prop_ro("cache_bytes", &Model::cache_bytes)
+      .def_prop_ro("deferred_bytes", &Model::deferred_bytes)
       .def_prop_ro("vocabulary_size", &Model::vocabulary_size)
       .def_prop_ro("hidden_size", &Model::hidden_size)
       .def_prop_ro("threads", &Model::threads);

@@ -7,7 +7,7 @@
 namespace octavo {
 
 const Kernels* avx2_kernels() {
-  static const Kernels kernels{"avx2", matmul, attend, merge, row, quantize, store_cache};
+  static const Kernels kernels{"avx2", matmul, refine, largest, attend, merge, row, quantize, store_cache};
   return &kernels;
 }
 

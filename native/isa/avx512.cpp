@@ -7,7 +7,7 @@
 namespace octavo {
 
 const Kernels* avx512_kernels() {
-  static const Kernels kernels{"avx512", matmul, attend, merge, row, quantize, store_cache};
+  static const Kernels kernels{"avx512", matmul, refine, largest, attend, merge, row, quantize, store_cache};
   return &kernels;
 }
 

@@ -7,7 +7,7 @@
 namespace octavo {
 
 const Kernels* neon_kernels() {
-  static const Kernels kernels{"neon", matmul, attend, merge, row, quantize, store_cache};
+  static const Kernels kernels{"neon", matmul, refine, largest, attend, merge, row, quantize, store_cache};
   return &kernels;
 }
 

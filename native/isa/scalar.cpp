@@ -7,7 +7,7 @@
 namespace octavo {
 
 const Kernels* scalar_kernels() {
-  static const Kernels kernels{"scalar", matmul, attend, merge, row, quantize, store_cache};
+  static const Kernels kernels{"scalar", matmul, refine, largest, attend, merge, row, quantize, store_cache};
   return &kernels;
 }
 

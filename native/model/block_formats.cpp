@@ -337,4 +337,22 @@ void pack_panel(BlockType type, const std::uint8_t* first_row, int rows, int col
   }
 }
 
+void pack_planes(const std::uint8_t* first_row, int rows, int columns, std::uint8_t* panel, std::uint8_t* lower) {
+  const std::size_t stride = row_bytes(BlockType::Q8_0, columns);
+  const int groups = columns / kGroup;
+  std::uint8_t* upper = panel + scale_area_bytes(Scales::D, groups);
+  std::uint8_t codes[kPanelRows][kGroup], high[kPanelRows][kGroup];
+  std::memset(codes, 128, sizeof codes);
+  for (int group = 0; group < groups; ++group) {
+    for (int r = 0; r < rows; ++r) {
+      group_codes(BlockType::Q8_0, first_row + stride * r, group, codes[r]);
+      write_scales(BlockType::Q8_0, first_row + stride * r, group, r, panel);
+    }
+    for (int r = 0; r < kPanelRows; ++r)
+      for (int c = 0; c < kGroup; ++c) high[r][c] = codes[r][c] >> 4;
+    write_codes(Codes::Upper, high, upper + code_bytes(Codes::Upper) * group);
+    write_codes(Codes::Upper, codes, lower + code_bytes(Codes::Upper) * group);  // which takes the lower nibbles
+  }
+}
+
 }  // namespace octavo

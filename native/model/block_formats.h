@@ -42,4 +42,7 @@ void dequantize_row(BlockType type, const std::uint8_t* row, int columns, float*
 // Fills one panel from up to 16 rows of a matrix; `rows` counts those that exist.
 void pack_panel(BlockType type, const std::uint8_t* first_row, int rows, int columns, std::uint8_t* panel);
 
+// As pack_panel for Q8_0, in two places: a panel of Codes::Upper, and the lines of the lower nibbles.
+void pack_planes(const std::uint8_t* first_row, int rows, int columns, std::uint8_t* panel, std::uint8_t* lower);
+
 }  // namespace octavo

@@ -2,6 +2,7 @@
 #include "model/model.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace octavo {
 namespace {
@@ -110,10 +111,14 @@ void Model::select_outputs(View hidden, int hidden_size) {
   stages_.back().on_outputs = true;
 }
 
-void Model::add_logits(View input, int columns, int matrix, float softcap) {
+void Model::add_logits(View input, int columns, int matrix, float softcap, float margin) {
   vocabulary_size_ = sources_.at(matrix).rows;
   require(softcap == 0.0f || vocabulary_size_ % kPanelRows == 0, "capped logits need a vocabulary in 16s");
   logit_softcap_ = softcap;
+  logit_margin_ = margin;
+  // A cap would have to wait for the second pass; the models that have one have no 8-bit head.
+  sources_[matrix].in_planes = std::isfinite(margin) && softcap == 0.0f && vocabulary_size_ % kPanelRows == 0 &&
+                               sources_[matrix].type == BlockType::Q8_0;
   add_matmul(input, columns, {{matrix, -1, View{}}});
   stages_.back().is_logits = true;
 }
@@ -124,6 +129,11 @@ void Model::finish() {
   std::vector<Piece> pieces;
   for (const Source& source : sources_) {
     PanelMatrix matrix{panel_format(source.type), source.rows, source.columns, nullptr};
+    if (source.in_planes) {
+      matrix.format.codes = Codes::Upper;
+      lower_plane_ = AlignedBuffer<std::uint8_t>(code_bytes(Codes::Upper) * matrix.groups() * matrix.panels());
+      weight_bytes_ += lower_plane_.size();
+    }
     AlignedBuffer<std::uint8_t> data(matrix.panel_bytes() * matrix.panels());
     matrix.data = data.data();
     weight_bytes_ += matrix.panel_bytes() * matrix.panels();
@@ -137,10 +147,14 @@ void Model::finish() {
     const Source& source = sources_[piece.matrix];
     const PanelMatrix& matrix = matrices_[piece.matrix];
     for (int panel = piece.begin; panel < piece.end; ++panel) {
-      const int row = panel * kPanelRows;
-      pack_panel(source.type, source.bytes + row_bytes(source.type, source.columns) * row,
-                 std::min(kPanelRows, source.rows - row), source.columns,
-                 matrix_data_[piece.matrix].data() + matrix.panel_bytes() * panel);
+      const int row = panel * kPanelRows, rows = std::min(kPanelRows, source.rows - row);
+      const std::uint8_t* first_row = source.bytes + row_bytes(source.type, source.columns) * row;
+      std::uint8_t* packed = matrix_data_[piece.matrix].data() + matrix.panel_bytes() * panel;
+      if (source.in_planes)
+        pack_planes(first_row, rows, source.columns, packed,
+                    lower_plane_.data() + code_bytes(Codes::Upper) * matrix.groups() * panel);
+      else
+        pack_panel(source.type, first_row, rows, source.columns, packed);
     }
   });
   for (Source& source : sources_) source.bytes = nullptr;

@@ -96,7 +96,8 @@ class Model {
   void add_matmul(View input, int columns, std::vector<MatmulPart> parts);
   void add_attention(const AttentionPart& part);
   void select_outputs(View hidden, int hidden_size);  // later stages run for the wanted rows only
-  void add_logits(View input, int columns, int matrix, float softcap);
+  // margin: logits further below the largest are computed with fewer bits (see Refinement); infinity for none.
+  void add_logits(View input, int columns, int matrix, float softcap, float margin);
   void finish();
 
   // --- running ---
@@ -105,6 +106,7 @@ class Model {
 
   std::size_t weight_bytes() const { return weight_bytes_; }   // packed
   std::size_t cache_bytes() const { return cache_.size(); }
+  std::size_t deferred_bytes() const { return lower_plane_.size(); }  // of the weights, read only where it matters
   int max_tokens() const { return max_tokens_; }
   int threads() const { return pool_.threads(); }
   int vocabulary_size() const { return vocabulary_size_; }
@@ -113,7 +115,7 @@ class Model {
  private:
   struct Buffer { int width; AlignedBuffer<float> data; };
   struct Table { BlockType type; int rows, columns; const std::uint8_t* bytes; };
-  struct Source { BlockType type; int rows, columns; const std::uint8_t* bytes; };
+  struct Source { BlockType type; int rows, columns; const std::uint8_t* bytes; bool in_planes = false; };
   struct Rope { std::vector<float> frequencies; float factor; AlignedBuffer<float> cosines, sines; };
   struct Sequence { int first, count, keys; const std::int32_t* blocks; };
   struct AttentionPiece { int sequence, head, first_row, rows, split_begin, split_end; };
@@ -129,6 +131,10 @@ class Model {
   void merge_partials(const Stage& stage, int token);
   void run_matmul_piece(const Stage& stage, int piece);
   void run_attention_piece(const AttentionPart& part, const AttentionPiece& piece, int thread);
+  void set_floors(const Stage& stage);
+  MatmulTask matmul_task(const Stage& stage, const MatmulPart& part);
+  template <class Visit> void visit_piece(const Stage& stage, int piece, Visit visit);
+  void refine_piece(const Stage& stage, int piece);
   int matmul_pieces(const Stage& stage) const;
   int rows_of(const Stage& stage) const { return stage.on_outputs ? input_.output_count : input_.token_count; }
   float* at(View view, int row);
@@ -145,7 +151,8 @@ class Model {
   std::vector<Rope> ropes_;
   std::vector<Stage> stages_;
   std::size_t weight_bytes_ = 0;
-  float logit_softcap_ = 0;
+  AlignedBuffer<std::uint8_t> lower_plane_;  // of the logits' matrix, if it is in two planes
+  float logit_softcap_ = 0, logit_margin_ = 0;
   View hidden_;
   int hidden_size_ = 0, vocabulary_size_ = 0;
 
@@ -165,6 +172,8 @@ class Model {
   AlignedBuffer<float> attention_scratch_;
   AlignedBuffer<std::uint8_t> quantized_;
   AlignedBuffer<float> packed_;  // float activations
+  std::vector<float> piece_largest_;  // [pieces of the logits' sweep][outputs]
+  std::vector<float> floors_;         // [outputs]
   std::atomic<bool> cancelled_{false};
   bool stopped_ = false;
   WorkShare row_share_, sweep_share_;

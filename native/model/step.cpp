@@ -70,6 +70,10 @@ void Model::prepare(const StepInput& input) {
     }
   }
   plan_attention();
+  if (lower_plane_.size() && input.logits) {
+    floors_.resize(input.output_count);
+    piece_largest_.resize(std::size_t(matmul_pieces(stages_.back())) * input.output_count);
+  }
 }
 
 // Cuts attention into pieces of up to 8 rows of one key-value head.  Where that gives the threads too little to
@@ -135,6 +139,13 @@ void Model::run(int thread) {
                          [&](int piece) { run_attention_piece(*stage.attention, attention_pieces_[piece], thread); });
     } else if (!stage.is_logits || input_.logits) {
       sweep_share_.share(thread, matmul_pieces(stage), [&](int piece) { run_matmul_piece(stage, piece); });
+      if (stage.is_logits && lower_plane_.size()) {
+        pool_.barrier(thread, [&] {
+          set_floors(stage);
+          sweep_share_.reset();
+        });
+        sweep_share_.share(thread, matmul_pieces(stage), [&](int piece) { refine_piece(stage, piece); });
+      }
     }
     if (&stage != &stages_.back()) prefetch_sweep(*(&stage + 1), thread);
   }
@@ -235,38 +246,71 @@ int Model::matmul_pieces(const Stage& stage) const {
   return std::min(panels, pool_.threads() == 1 ? 1 : std::max(pool_.threads() * 8, panels / 64));
 }
 
-void Model::run_matmul_piece(const Stage& stage, int piece) {
+MatmulTask Model::matmul_task(const Stage& stage, const MatmulPart& part) {
+  const PanelMatrix& matrix = matrices_[part.matrix];
+  const int tokens = rows_of(stage), width = tile_width(tokens);
+  const bool is_float = matrix.format.is_float();
+  const std::size_t columns = stage.matmul_columns;
+  MatmulTask task{matrix, part.bias < 0 ? nullptr : vectors_[part.bias].data(),
+                  is_float ? (const std::uint8_t*)packed_.data() : quantized_.data(),
+                  is_float ? columns * width * sizeof(float) : columns / kGroup * record_bytes(width),
+                  width, tokens, nullptr, 0};
+  if (part.out.buffer < 0) {
+    task.out = input_.logits;
+    task.out_stride = matrix.rows;
+  } else {
+    task.out = at(part.out, 0);
+    task.out_stride = buffers_[part.out.buffer].width;
+  }
+  return task;
+}
+
+// Calls visit(part, first panel, last panel) for the panels of each matrix that a piece of a sweep covers.
+template <class Visit>
+void Model::visit_piece(const Stage& stage, int piece, Visit visit) {
   int panels = 0;
   for (const MatmulPart& part : stage.matmuls) panels += matrices_[part.matrix].panels();
-  const int pieces = matmul_pieces(stage), tokens = rows_of(stage), width = tile_width(tokens);
+  const int pieces = matmul_pieces(stage);
   int begin = int(std::int64_t(panels) * piece / pieces), end = int(std::int64_t(panels) * (piece + 1) / pieces);
   for (const MatmulPart& part : stage.matmuls) {
-    const PanelMatrix& matrix = matrices_[part.matrix];
-    const int first = std::max(begin, 0), last = std::min(end, matrix.panels());
-    begin -= matrix.panels();
-    end -= matrix.panels();
-    if (first >= last) continue;
-    const bool is_float = matrix.format.is_float();
-    const std::size_t columns = stage.matmul_columns;
-    MatmulTask task{matrix, part.bias < 0 ? nullptr : vectors_[part.bias].data(),
-                    is_float ? (const std::uint8_t*)packed_.data() : quantized_.data(),
-                    is_float ? columns * width * sizeof(float) : columns / kGroup * record_bytes(width),
-                    width, tokens, nullptr, 0};
-    if (part.out.buffer < 0) {
-      task.out = input_.logits;
-      task.out_stride = matrix.rows;
-    } else {
-      task.out = at(part.out, 0);
-      task.out_stride = buffers_[part.out.buffer].width;
-    }
-    kernels_->matmul(task, first, last);
-    if (stage.is_logits && logit_softcap_ != 0.0f)
-      for (int row = 0; row < tokens; ++row) {
-        RowTask cap{RowKind::SoftCap, task.out + task.out_stride * row + first * kPanelRows, nullptr, nullptr, nullptr,
-                    nullptr, (last - first) * kPanelRows, 0, 0, logit_softcap_};
-        kernels_->row(cap);
-      }
+    const int count = matrices_[part.matrix].panels();
+    const int first = std::max(begin, 0), last = std::min(end, count);
+    begin -= count;
+    end -= count;
+    if (first < last) visit(part, first, last);
   }
+}
+
+void Model::run_matmul_piece(const Stage& stage, int piece) {
+  visit_piece(stage, piece, [&](const MatmulPart& part, int first, int last) {
+    const MatmulTask task = matmul_task(stage, part);
+    kernels_->matmul(task, first, last);
+    if (!stage.is_logits) return;
+    for (int row = 0; row < task.tokens; ++row) {
+      float* out = task.out + task.out_stride * row + first * kPanelRows;
+      const int count = (last - first) * kPanelRows;
+      if (lower_plane_.size()) piece_largest_[std::size_t(piece) * task.tokens + row] = kernels_->largest(out, count);
+      if (logit_softcap_ == 0.0f) continue;
+      RowTask cap{RowKind::SoftCap, out, nullptr, nullptr, nullptr, nullptr, count, 0, 0, logit_softcap_};
+      kernels_->row(cap);
+    }
+  });
+}
+
+void Model::set_floors(const Stage& stage) {
+  const int pieces = matmul_pieces(stage), tokens = rows_of(stage);
+  for (int row = 0; row < tokens; ++row) {
+    float largest = piece_largest_[row];
+    for (int piece = 1; piece < pieces; ++piece)
+      largest = std::max(largest, piece_largest_[std::size_t(piece) * tokens + row]);
+    floors_[row] = largest - logit_margin_;
+  }
+}
+
+void Model::refine_piece(const Stage& stage, int piece) {
+  visit_piece(stage, piece, [&](const MatmulPart& part, int first, int last) {
+    kernels_->refine({matmul_task(stage, part), lower_plane_.data(), floors_.data()}, first, last);
+  });
 }
 
 void Model::run_attention_piece(const AttentionPart& part, const AttentionPiece& piece, int thread) {

@@ -20,6 +20,15 @@ struct MatmulTask {
   std::size_t out_stride;
 };
 
+// The logits' matrix in two passes.  Most tokens of a vocabulary are out of the question at any position, and the upper
+// nibbles of their codes suffice to see it: a sweep over Codes::Upper takes every lower nibble for 7.5, their mean, and
+// then only panels that hold a likely token are summed again with all their bits, exactly as a U8 matrix would be.
+struct Refinement {
+  MatmulTask coarse;          // done: its sums are in coarse.out
+  const std::uint8_t* lower;  // the lower nibbles, panel after panel, in the lines of U4
+  const float* floors;        // [tokens]: a panel with no sum from here on stays as it is
+};
+
 // --- attention --------------------------------------------------------------------------------------------------
 constexpr int kBlockTokens = 32;   // tokens in a block of the cache
 constexpr int kSplitTokens = 256;  // attention sums restart here and are merged in order, wherever a step begins
@@ -107,6 +116,8 @@ struct RowTask {
 struct Kernels {
   const char* name;
   void (*matmul)(const MatmulTask& task, int panel_begin, int panel_end);
+  void (*refine)(const Refinement& task, int panel_begin, int panel_end);
+  float (*largest)(const float* values, int count);  // count: a multiple of 16
   void (*attend)(const AttentionTask& task, float* scratch);  // scratch: attention_scratch floats
   void (*merge)(CacheType type, const float* partials, int splits, int head_width, float* out);
   void (*row)(const RowTask& task);

@@ -154,7 +154,10 @@ inline __attribute__((always_inline)) void add_group(const B (&q)[8], const Grou
     }
   } else {
     constexpr bool has_minimum = scales == Scales::DM || scales == Scales::KDM;
-    value = to_float(dots<kind, has_minimum ? 0 : zero, 0, 8>(q, token.codes, &token.start)) * s.d;
+    value = to_float(dots<kind, has_minimum ? 0 : zero, 0, 8>(q, token.codes, &token.start));
+    if constexpr (kind == Codes::Upper)  // a code is 16 upper + lower, and the lower ones are 7.5 on average
+      value = multiply_add(value, broadcast(16.0f), broadcast(7.5f * token.sum));
+    value = value * s.d;
     if constexpr (has_minimum) value = multiply_add(s.m, broadcast(token.sum), value);
   }
   acc = multiply_add(value, broadcast(token.scale), acc);
@@ -190,6 +193,32 @@ OCTAVO_UNROLL
 OCTAVO_UNROLL
     for (int n = 0; n < width; ++n)
       if (tokens[n].has_rest) add_group<kind, scales, zero>(q, s, tokens[width + n], acc[n]);
+  }
+}
+
+// As quantized_tile of the U8 matrix whose nibbles lie in two places: the same sums, bit for bit.
+template <int width>
+inline __attribute__((always_inline)) void joined_tile(const MatmulTask& task, const std::uint8_t* panel,
+                                                       const std::uint8_t* lower, const QuantizedGroup* tokens,
+                                                       F (&acc)[width]) {
+  const std::uint8_t* upper = panel + task.matrix.scale_bytes();
+  for (int group = 0; group < task.matrix.groups(); ++group, tokens += 2 * width) {
+    B q[8];
+OCTAVO_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      const B high = load_line(upper + kLine * j), low = load_line(lower + kLine * j);
+      q[j] = wide(move_bits<0, 4>(mask_bytes<15>(high)) | mask_bytes<15>(low));
+      q[j + 4] = wide(mask_bytes<240>(high) | mask_bytes<15>(move_bits<4, 0>(low)));
+    }
+    const GroupScale s = load_scales<Scales::D>(panel, panel + group_scale_bytes(Scales::D) * group);
+    upper += code_bytes(Codes::Upper);
+    lower += code_bytes(Codes::Upper);
+OCTAVO_UNROLL
+    for (int n = 0; n < width; ++n) add_group<Codes::U8, Scales::D, 128>(q, s, tokens[n], acc[n]);
+    if (!any_rest<width>(tokens)) continue;
+OCTAVO_UNROLL
+    for (int n = 0; n < width; ++n)
+      if (tokens[n].has_rest) add_group<Codes::U8, Scales::D, 128>(q, s, tokens[width + n], acc[n]);
   }
 }
 
@@ -259,6 +288,7 @@ void matmul(const MatmulTask& task, int begin, int end) {
     case Codes::F16: return sweep<Codes::F16, Scales::None, 0>(task, begin, end);
     case Codes::BF16: return sweep<Codes::BF16, Scales::None, 0>(task, begin, end);
     case Codes::U8: return sweep<Codes::U8, Scales::D, 128>(task, begin, end);  // Q8_0
+    case Codes::Upper: return sweep<Codes::Upper, Scales::D, 8>(task, begin, end);
     case Codes::U6: return sweep<Codes::U6, Scales::KD16, 32>(task, begin, end);  // Q6_K
     case Codes::U3: return sweep<Codes::U3, Scales::KD16, 4>(task, begin, end);  // Q3_K
     case Codes::U2:
@@ -277,6 +307,50 @@ void matmul(const MatmulTask& task, int begin, int end) {
       if (f.scales == Scales::Bfloat) return sweep<Codes::Table, Scales::Bfloat, 128>(task, begin, end);  // MXFP4
       return sweep<Codes::Table, Scales::KD16, 128>(task, begin, end);  // IQ4_XS
   }
+}
+
+template <int width>
+void refine_width(const Refinement& task, int panel_begin, int panel_end) {
+  const MatmulTask& coarse = task.coarse;
+  for (int index = panel_begin; index < panel_end; ++index) {
+    const std::uint8_t* panel = coarse.matrix.data + coarse.matrix.panel_bytes() * index;
+    const std::uint8_t* lower = task.lower + code_bytes(Codes::Upper) * coarse.matrix.groups() * index;
+    for (int first = 0; first < coarse.tokens; first += width) {
+      float* out = coarse.out + coarse.out_stride * first + index * kPanelRows;
+      bool likely[width], any = false;
+      for (int n = 0; n < width; ++n) {
+        likely[n] = first + n < coarse.tokens && reduce_max(load(out + coarse.out_stride * n)) >= task.floors[first + n];
+        any |= likely[n];
+      }
+      if (!any) continue;
+      F acc[width];
+OCTAVO_UNROLL
+      for (int n = 0; n < width; ++n) acc[n] = zero_lanes();
+      joined_tile<width>(coarse, panel, lower,
+                         (const QuantizedGroup*)(coarse.activations + coarse.tile_bytes * (first / width)), acc);
+OCTAVO_UNROLL
+      for (int n = 0; n < width; ++n)
+        if (likely[n]) store(out + coarse.out_stride * n, acc[n]);
+    }
+  }
+}
+
+void refine(const Refinement& task, int begin, int end) {
+  switch (task.coarse.width) {
+    case 1: return refine_width<1>(task, begin, end);
+    case 2: return refine_width<2>(task, begin, end);
+    case 4: return refine_width<4>(task, begin, end);
+    case 6: return refine_width<6>(task, begin, end);
+    case 8: return refine_width<8>(task, begin, end);
+    case 12: return refine_width<12>(task, begin, end);
+    default: return refine_width<16>(task, begin, end);
+  }
+}
+
+float largest(const float* values, int count) {
+  F all = load(values);
+  for (int i = kPanelRows; i < count; i += kPanelRows) all = maximum(all, load(values + i));
+  return reduce_max(all);
 }
 
 }  // namespace

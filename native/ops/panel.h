@@ -10,6 +10,7 @@
 //   U5     the 4 lines of U4, then one whose bit i is the fifth bit of line i
 //   U6     the 4 lines of U4, then two whose bit pair i is the upper two bits of line i (first) and 4 + i (second)
 //   U8     8 lines
+//   Upper  as U4, the upper nibbles of U8; the lower ones lie elsewhere, in lines of their own (see Refinement)
 //   U2     2 lines; bit pair i of the first is line i, of the second line 4 + i
 //   U3     the 2 lines of U2, then one whose bit i is the third bit of line i
 //   Table  as U4, and a nibble is an index into 16 values
@@ -41,7 +42,7 @@ constexpr int kGroup = 32;
 constexpr int kSuperGroups = 8;
 constexpr int kLine = 64;
 
-enum class Codes : std::uint8_t { U4, U5, U6, U8, U2, U3, Table, F32, F16, BF16 };
+enum class Codes : std::uint8_t { U4, U5, U6, U8, Upper, U2, U3, Table, F32, F16, BF16 };
 enum class Scales : std::uint8_t { D, Bfloat, DM, KDM, KD16, KDM16, KD, None };
 
 struct PanelFormat {
@@ -58,6 +59,7 @@ OCTAVO_INLINE constexpr std::size_t code_bytes(Codes codes) {  // of a group of 
     case Codes::U2: return 128;
     case Codes::U3: return 192;
     case Codes::U4:
+    case Codes::Upper:
     case Codes::Table: return 256;
     case Codes::U5: return 320;
     case Codes::U6: return 384;

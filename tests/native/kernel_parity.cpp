@@ -9,6 +9,7 @@
 
 #include "isa/dispatch.h"
 #include "model/block_formats.h"
+#include "support/aligned.h"
 #include "support/half.h"
 
 using namespace octavo;
@@ -127,6 +128,49 @@ void check_matmul(BlockType type, int tokens) {
   }
 }
 
+// A U8 matrix in two planes: with no floor the sums of the whole matrix, bit for bit; with one, only panels that reach it.
+void check_refinement(int tokens) {
+  const int rows = 64, columns = 256, width = tile_width(tokens), tiles = (tokens + width - 1) / width;
+  const auto bytes = random_matrix(BlockType::Q8_0, rows, columns);
+  PanelMatrix whole{panel_format(BlockType::Q8_0), rows, columns, nullptr}, upper = whole;
+  upper.format.codes = Codes::Upper;
+  AlignedBuffer<std::uint8_t> panels(whole.panel_bytes() * whole.panels()), planes(upper.panel_bytes() * upper.panels());
+  const std::size_t lower_bytes = code_bytes(Codes::Upper) * upper.groups();
+  AlignedBuffer<std::uint8_t> lower(lower_bytes * upper.panels());
+  for (int panel = 0; panel < whole.panels(); ++panel) {
+    const std::uint8_t* first = bytes.data() + row_bytes(BlockType::Q8_0, columns) * panel * kPanelRows;
+    pack_panel(BlockType::Q8_0, first, kPanelRows, columns, panels.data() + whole.panel_bytes() * panel);
+    pack_planes(first, kPanelRows, columns, planes.data() + upper.panel_bytes() * panel, lower.data() + lower_bytes * panel);
+  }
+  whole.data = panels.data(), upper.data = planes.data();
+  std::vector<float> x(std::size_t(tokens) * columns);
+  for (auto& value : x) value = normal() * (random_bits() % 50 == 0 ? 20.0f : 1.0f);
+  const auto exact = multiply(*scalar_kernels(), whole, x, tokens), coarse = multiply(*scalar_kernels(), upper, x, tokens);
+  AlignedBuffer<std::uint8_t> activations(std::size_t(columns / kGroup) * record_bytes(width) * tiles);
+  const std::size_t tile_bytes = columns / kGroup * record_bytes(width);
+  for (const Kernels* kernels : available_kernels()) {
+    expect(same_bits(multiply(*kernels, upper, x, tokens), coarse), kernels->name, "coarse matmul", tokens);
+    for (int token = 0; token < tokens; ++token)
+      kernels->quantize(x.data() + std::size_t(token) * columns, columns, width, token % width,
+                        activations.data() + tile_bytes * (token / width));
+    for (float margin : {1e30f, 1.0f}) {
+      std::vector<float> out = coarse, floors(tokens);
+      for (int token = 0; token < tokens; ++token)
+        floors[token] = kernels->largest(coarse.data() + std::size_t(token) * rows, rows) - margin;
+      const MatmulTask task{upper, nullptr, activations.data(), tile_bytes, width, tokens, out.data(), rows};
+      kernels->refine({task, lower.data(), floors.data()}, 0, upper.panels());
+      for (int token = 0; token < tokens; ++token)
+        for (int row = 0; row < rows; row += kPanelRows) {
+          const float* from = coarse.data() + std::size_t(token) * rows + row;
+          const bool likely = *std::max_element(from, from + kPanelRows) >= floors[token];
+          const float* wanted = (likely ? exact.data() : coarse.data()) + std::size_t(token) * rows + row;
+          expect(!std::memcmp(out.data() + std::size_t(token) * rows + row, wanted, kPanelRows * sizeof(float)),
+                 kernels->name, "refined panel", row);
+        }
+    }
+  }
+}
+
 std::vector<float> attend_all(const Kernels& kernels, CacheType type, int keys, int window, bool split) {
   const int width = 64, group = 3, blocks = (keys + kBlockTokens - 1) / kBlockTokens;
   std::mt19937 seeded(7);
@@ -194,6 +238,7 @@ void check_rows() {
 int main() {
   for (int type : {0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20, 23, 30, 34, 35, 39})
     for (int tokens : {1, 2, 3, 5, 8, 11, 16, 21}) check_matmul(BlockType(type), tokens);
+  for (int tokens : {1, 2, 3, 5, 8, 11, 16, 21}) check_refinement(tokens);
   for (int keys : {1, 31, 33, 256, 257, 700})
     for (int window : {0, 40, 300}) check_attention(keys, window);
   check_rows();

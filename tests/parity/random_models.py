@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from octavo.decoding.plan import build_runner
+from octavo.decoding.plan import LOGIT_MARGIN, build_runner
 from octavo.layers.attention import naive_attention
 from octavo.model_config import ModelConfig, RopeConfig
 from octavo.models.bert import BERT
@@ -191,6 +191,8 @@ DECODERS: Mapping[str, ModelConfig] = {
     "phi3": replace(
         LLAMA, architecture="phi3", rope=RopeConfig(10000.0, 32, divisors=DIVISORS[:16], attention_factor=1.2)
     ),
+    # Whole panels of logits: an 8-bit head is read in two passes.
+    "two-pass": replace(LLAMA, vocabulary_size=1024),
     "gpt2": replace(
         LLAMA,
         architecture="gpt2",
@@ -225,8 +227,15 @@ class Model:
     config: ModelConfig
     tensors: Mapping[str, Tensor]
 
-    def runner(self, *, threads: int = 1, kv_type: str = "f16", isa: str | None = None) -> Any:
-        return build_runner(self.config, self.tensors, threads, BLOCK_COUNT, kv_type, isa)
+    def runner(
+        self,
+        *,
+        threads: int = 1,
+        kv_type: str = "f16",
+        isa: str | None = None,
+        logit_margin: float = LOGIT_MARGIN,
+    ) -> Any:
+        return build_runner(self.config, self.tensors, threads, BLOCK_COUNT, kv_type, isa, logit_margin)
 
     @functools.cached_property
     def reference(self) -> GPT | BERT:

@@ -162,3 +162,20 @@ def test_real_models_agree_with_the_float_reference(stem: str) -> None:
     assert agreement.positions == 256
     assert agreement.mean_kl < 1e-3
     assert agreement.top1 > 0.97
+
+
+def test_a_head_in_two_passes_is_exact_wherever_a_token_is_likely() -> None:
+    """Panels of 16 tokens that reach the margin have the bits of the whole head; the others are near."""
+    tiny, ids = model("two-pass", TensorType.Q8_0), random_ids(64)
+    exact = native_logits(tiny.runner(logit_margin=float("inf")), ids)
+    np.testing.assert_array_equal(native_logits(tiny.runner(logit_margin=1e30), ids), exact)
+    margin = 2.0
+    found = native_logits(tiny.runner(logit_margin=margin), ids)
+    panels = exact.reshape(len(ids), -1, 16).max(axis=-1)
+    error = np.abs(found - exact).max()
+    assert 0 < error < 0.5 * exact.std()
+    reached = panels > exact.max(axis=1, keepdims=True) - margin + 2 * error
+    likely = np.repeat(reached, 16, axis=1)
+    assert 0.01 < likely.mean() < 0.5
+    np.testing.assert_array_equal(found[likely], exact[likely])
+    np.testing.assert_array_equal(found.argmax(axis=1), exact.argmax(axis=1))

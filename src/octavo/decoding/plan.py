@@ -24,6 +24,8 @@ from octavo.model_config import ModelConfig, RopeConfig
 
 BLOCK_TOKENS = 32
 MAX_STEP_TOKENS = 256
+# Nats below a position's largest logit from where on 4 of an 8-bit head's bits suffice: docs/native_step.md.
+LOGIT_MARGIN = 14.0
 
 Place = tuple[int, int]  # a native buffer and the column where a part of its rows begins
 
@@ -85,15 +87,16 @@ def build_runner(
     block_count: int,
     kv_type: str = "f16",
     isa: str | None = None,
+    logit_margin: float = LOGIT_MARGIN,
 ) -> NativeRunner:
     """Packs the weights and makes the plan.
 
     block_count: blocks of 32 tokens in the cache's pool.  kv_type: "f16" or "int8".  isa: None for OCTAVO_ISA
-    or the best.  The tensors' data must stay mapped as long as the runner lives: embedding rows are read from
-    it.
+    or the best.  logit_margin: infinity computes every logit with all bits.  The tensors' data must stay
+    mapped as long as the runner lives: embedding rows are read from it.
     Raises UnsupportedError for sizes that the kernels lack, FormatError for a missing tensor.
     """
-    return _Planner(config, tensors, threads, block_count, kv_type, isa or "").plan()
+    return _Planner(config, tensors, threads, block_count, kv_type, isa or "", logit_margin).plan()
 
 
 def _forget_pages(tensors: Mapping[str, TensorLike]) -> None:
@@ -122,6 +125,7 @@ class _Planner:
         block_count: int,
         kv_type: str,
         isa: str,
+        logit_margin: float,
     ) -> None:
         for name, value in (
             ("hidden size", config.hidden_size),
@@ -135,6 +139,7 @@ class _Planner:
         self.config = config
         self.tensors = tensors
         self.block_count = block_count
+        self.logit_margin = logit_margin
         self.query_width = config.heads * config.head_width
         self.key_width = config.key_value_heads * config.head_width
         max_tokens = MAX_STEP_TOKENS if config.causal else max(MAX_STEP_TOKENS, config.context_length)
@@ -201,10 +206,12 @@ class _Planner:
             self._norm("output_norm", self.residual, self.residual)
         if config.causal:
             name = "output.weight" if "output.weight" in self.tensors else "token_embd.weight"
-            model.logits(self.residual, config.hidden_size, self.matrix(name), config.logit_softcap)
+            head = self.matrix(name)
+            model.logits(self.residual, config.hidden_size, head, config.logit_softcap, self.logit_margin)
         model.finish()
         _forget_pages(self.tensors)
-        return NativeRunner(model, config, block_count=self.block_count, bytes_per_token=self.bytes_per_token)
+        bytes_per_token = self.bytes_per_token - model.deferred_bytes
+        return NativeRunner(model, config, block_count=self.block_count, bytes_per_token=bytes_per_token)
 
     def _embed(self) -> None:
         config, model = self.config, self.model
