@@ -127,21 +127,24 @@ void Model::finish() {
   constexpr int kPiece = 8;  // panels
   struct Piece { int matrix, begin, end; };
   std::vector<Piece> pieces;
+  // All matrices lie in one stretch of memory in the order of their use: on large pages, and what is read ahead at the
+  // end of one is the beginning of the next.
+  std::size_t bytes = 0;
+  std::vector<std::size_t> offsets;
   for (const Source& source : sources_) {
     PanelMatrix matrix{panel_format(source.type), source.rows, source.columns, nullptr};
     if (source.in_planes) {
       matrix.format.codes = Codes::Upper;
       lower_plane_ = AlignedBuffer<std::uint8_t>(code_bytes(Codes::Upper) * matrix.groups() * matrix.panels());
-      weight_bytes_ += lower_plane_.size();
     }
-    AlignedBuffer<std::uint8_t> data(matrix.panel_bytes() * matrix.panels());
-    matrix.data = data.data();
-    weight_bytes_ += matrix.panel_bytes() * matrix.panels();
     for (int begin = 0; begin < matrix.panels(); begin += kPiece)
       pieces.push_back({int(matrices_.size()), begin, std::min(begin + kPiece, matrix.panels())});
+    offsets.push_back(bytes);
+    bytes += (matrix.panel_bytes() * matrix.panels() + kLine - 1) / kLine * kLine;
     matrices_.push_back(matrix);
-    matrix_data_.push_back(std::move(data));
   }
+  weights_ = AlignedBuffer<std::uint8_t>(bytes);
+  for (std::size_t i = 0; i < matrices_.size(); ++i) matrices_[i].data = weights_.data() + offsets[i];
   pool_.for_each(int(pieces.size()), [&](int index) {
     const Piece& piece = pieces[index];
     const Source& source = sources_[piece.matrix];
@@ -149,7 +152,7 @@ void Model::finish() {
     for (int panel = piece.begin; panel < piece.end; ++panel) {
       const int row = panel * kPanelRows, rows = std::min(kPanelRows, source.rows - row);
       const std::uint8_t* first_row = source.bytes + row_bytes(source.type, source.columns) * row;
-      std::uint8_t* packed = matrix_data_[piece.matrix].data() + matrix.panel_bytes() * panel;
+      std::uint8_t* packed = weights_.data() + offsets[piece.matrix] + matrix.panel_bytes() * panel;
       if (source.in_planes)
         pack_planes(first_row, rows, source.columns, packed,
                     lower_plane_.data() + code_bytes(Codes::Upper) * matrix.groups() * panel);

@@ -104,7 +104,7 @@ class Model {
   void step(const StepInput& input);
   void cancel() { cancelled_.store(true); }
 
-  std::size_t weight_bytes() const { return weight_bytes_; }   // packed
+  std::size_t weight_bytes() const { return weights_.size() + lower_plane_.size(); }  // packed
   std::size_t cache_bytes() const { return cache_.size(); }
   std::size_t deferred_bytes() const { return lower_plane_.size(); }  // of the weights, read only where it matters
   int max_tokens() const { return max_tokens_; }
@@ -146,11 +146,10 @@ class Model {
   std::vector<AlignedBuffer<float>> vectors_;
   std::vector<Source> sources_;
   std::vector<PanelMatrix> matrices_;
-  std::vector<AlignedBuffer<std::uint8_t>> matrix_data_;
+  AlignedBuffer<std::uint8_t> weights_;  // of all matrices
   std::vector<Table> tables_;
   std::vector<Rope> ropes_;
   std::vector<Stage> stages_;
-  std::size_t weight_bytes_ = 0;
   AlignedBuffer<std::uint8_t> lower_plane_;  // of the logits' matrix, if it is in two planes
   float logit_softcap_ = 0, logit_margin_ = 0;
   View hidden_;

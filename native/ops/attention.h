@@ -10,8 +10,6 @@
 namespace octavo {
 namespace {
 
-constexpr std::size_t kLead = 4096;  // bytes that memory brings ahead of their use
-
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
 // Scores outside a row's [first, last] become -inf; `base` is the position of scores[row][0].
@@ -38,6 +36,23 @@ inline void fold(float split_max, float split_sum, const float* split, int width
     store(values + i, multiply_add(load(split + i), new_factor, load(values + i) * old_factor));
 }
 
+// The blocks of a split that some row sees, and what memory brings meanwhile: while keys are read the same blocks'
+// values, while values are read the keys of the next split, which is likely this thread's next piece.
+struct SplitBlocks {
+  const AttentionTask& task;
+  const std::int32_t* table;  // from the first block on
+  int count;
+  int left;  // blocks of the sequence from the first on
+
+  SplitBlocks(const AttentionTask& task_, int first, int count_)
+      : task(task_), table(task_.blocks + first), count(count_), left((task_.keys - 1) / kBlockTokens + 1 - first) {}
+
+  const std::uint8_t* keys(int block) const { return task.cache.keys(table[block], task.key_value_head); }
+  const std::uint8_t* values(int block) const { return task.cache.values(table[block], task.key_value_head); }
+  const std::uint8_t* after_keys(int block) const { return values(block); }
+  const std::uint8_t* after_values(int block) const { return count + block < left ? keys(count + block) : keys(block); }
+};
+
 // One split for all rows of the task: split_max, split_sum [rows] and sums [rows][D] are written.
 template <class Tiles>
 void attend_split(const Tiles& tiles, const AttentionTask& task, const Rows& rows, int split, float* scores,
@@ -46,46 +61,29 @@ void attend_split(const Tiles& tiles, const AttentionTask& task, const Rows& row
   const int begin = (rows.lowest > base ? rows.lowest - base : 0) / kBlockTokens;
   const int last = rows.highest - base < kSplitTokens - 1 ? rows.highest - base : kSplitTokens - 1;
   const int end = last < 0 ? 0 : last / kBlockTokens + 1;
-  const std::int32_t* table = task.blocks + split * (kSplitTokens / kBlockTokens);
-  const auto keys = [&](int block) { return task.cache.keys(table[block], task.key_value_head); };
-  const auto values = [&](int block) { return task.cache.values(table[block], task.key_value_head); };
-  // What is read `kLead` bytes later, for the prefetch: keys of all blocks, then their values, then the next split,
-  // which is likely this thread's next piece.
-  const int blocks = end - begin, lead = 1 + int(kLead / task.cache.tile_bytes());
-  const int after = (base + kSplitTokens) / kBlockTokens, known = (task.keys - 1) / kBlockTokens + 1;
-  const auto ahead = [&](int index) -> const std::uint8_t* {
-    index += lead;
-    if (index < blocks) return keys(begin + index);
-    if (index < 2 * blocks) return values(begin + index - blocks);
-    const int next = after + index - 2 * blocks;
-    return next < known ? task.cache.keys(task.blocks[next], task.key_value_head) : keys(begin);
-  };
-  for (int block = begin; block < end; ++block) {
-    const std::uint8_t* next = ahead(block - begin);
+  const SplitBlocks blocks(task, base / kBlockTokens + begin, end - begin);
+  scores += begin * kBlockTokens;
+  for (int block = 0; block < blocks.count; ++block) {
     float* at = scores + block * kBlockTokens;
-    with_count(task.rows, [&](auto count) { tiles.template score<decltype(count)::value>(keys(block), next, at); });
-    mask_block(rows, task.rows, base + block * kBlockTokens, at);
+    with_count(task.rows, [&](auto count) {
+      tiles.template score<decltype(count)::value>(blocks.keys(block), blocks.after_keys(block), at);
+    });
+    mask_block(rows, task.rows, base + (begin + block) * kBlockTokens, at);
   }
   for (int r = 0; r < task.rows; ++r) {
     float* row = scores + std::size_t(r) * kSplitTokens;
     F largest = broadcast(kMasked), total = zero_lanes();
-    for (int i = begin * kBlockTokens; i < end * kBlockTokens; i += 16) largest = maximum(largest, load(row + i));
+    for (int i = 0; i < blocks.count * kBlockTokens; i += 16) largest = maximum(largest, load(row + i));
     split_max[r] = reduce_max(largest);
     const F top = broadcast(split_max[r] == kMasked ? 0.0f : split_max[r]);
-    for (int i = begin * kBlockTokens; i < end * kBlockTokens; i += 16) {
+    for (int i = 0; i < blocks.count * kBlockTokens; i += 16) {
       const F weight = exponential(load(row + i) - top);
       total = total + weight;
       store(row + i, weight);
     }
     split_sum[r] = reduce_add(total);
   }
-  for (int i = 0; i < task.rows * task.cache.head_width; i += 16) store(sums + i, zero_lanes());
-  for (int block = begin; block < end; ++block) {
-    const std::uint8_t* next = ahead(blocks + block - begin);
-    float* at = scores + block * kBlockTokens;
-    with_count(task.rows,
-               [&](auto count) { tiles.template add_values<decltype(count)::value>(values(block), next, at, sums); });
-  }
+  with_count(task.rows, [&](auto count) { tiles.template sum_values<decltype(count)::value>(blocks, scores, sums); });
 }
 
 template <class Tiles>

@@ -98,9 +98,17 @@ OCTAVO_UNROLL
                       finish_scores(task, sum[r][half] * broadcast(task.scale)));
   }
 
+  // sums[row][D] = the split's weights times its values; `blocks` says where they lie and what is read after them.
+  template <int count, class Blocks>
+  void sum_values(const Blocks& blocks, float* weights, float* sums) const {
+    for (int i = 0; i < count * task.cache.head_width; i += 16) octavo::store(sums + i, zero_lanes());
+    for (int block = 0; block < blocks.count; ++block)
+      add_block<count>(blocks.values(block), blocks.after_values(block), weights + block * kBlockTokens, sums);
+  }
+
   // sums[row][D] += weights[row][slot] * V[slot][D] over one block, 32 columns at a time.
   template <int count>
-  void add_values(const std::uint8_t* tile, const std::uint8_t* next, float* weights, float* sums) const {
+  void add_block(const std::uint8_t* tile, const std::uint8_t* next, const float* weights, float* sums) const {
     const auto* values = (const std::uint16_t*)tile;
     const int width = task.cache.head_width;
     for (int column = 0; column < width; column += 32) {
@@ -243,71 +251,116 @@ struct ByteTiles {
 
   template <int count>
   void score(const std::uint8_t* tile, const std::uint8_t* next, float* scores) const {
-    const int width = task.cache.head_width;
-    const auto* key_scales = (const float*)tile;
     prefetch(next);
     prefetch(next + kLine);
-    tile += kScaleBytes;
-    next += kScaleBytes;
-    for (int half = 0; half < 2; ++half, tile += 16 * width, next += 16 * width) {
-      I high[count], low[count];
+    const auto* scales = (const float*)tile;
+    // Both halves at once while the registers hold their sums: a chain of dot products alone would wait for itself.
+    if constexpr (count <= 6) return score_halves<count, 0, 2>(tile, next, scales, scores);
+    score_halves<count, 0, 1>(tile, next, scales, scores);
+    score_halves<count, 1, 2>(tile, next, scales, scores);
+  }
+
+  template <int count, int begin, int end>
+  void score_halves(const std::uint8_t* tile, const std::uint8_t* next, const float* key_scales, float* scores) const {
+    const int width = task.cache.head_width;
+    I high[end - begin][count], low[end - begin][count];
+OCTAVO_UNROLL
+    for (int half = begin; half < end; ++half)
+OCTAVO_UNROLL
       for (int r = 0; r < count; ++r) {
-        high[r] = start_wide(&queries[r].start_high);
-        low[r] = start_wide(&queries[r].start_low);
+        high[half - begin][r] = start_wide(&queries[r].start_high);
+        low[half - begin][r] = start_wide(&queries[r].start_low);
       }
-      for (int d = 0; d < width; d += 4) {
-        prefetch(next + 16 * d);
-        const B codes = wide(load_line(tile + 16 * d));
+    for (int d = 0; d < width; d += 4) {
+OCTAVO_UNROLL
+      for (int half = begin; half < end; ++half) {
+        const std::size_t at = kScaleBytes + std::size_t(16) * (half * width + d);
+        prefetch(next + at);
+        const B codes = wide(load_line(tile + at));
 OCTAVO_UNROLL
         for (int r = 0; r < count; ++r) {
-          high[r] = dot_wide(high[r], codes, query_high + r * width + d);
-          low[r] = dot_wide(low[r], codes, query_low + r * width + d);
+          high[half - begin][r] = dot_wide(high[half - begin][r], codes, query_high + r * width + d);
+          low[half - begin][r] = dot_wide(low[half - begin][r], codes, query_low + r * width + d);
         }
       }
+    }
+OCTAVO_UNROLL
+    for (int half = begin; half < end; ++half) {
       const F key_scale = load(key_scales + 16 * half);
+OCTAVO_UNROLL
       for (int r = 0; r < count; ++r)
         octavo::store(scores + std::size_t(r) * kSplitTokens + 16 * half,
-                      finish_scores(task, to_float(shift_left<7>(high[r]) + low[r]) *
+                      finish_scores(task, to_float(shift_left<7>(high[half - begin][r]) + low[half - begin][r]) *
                                               (broadcast(queries[r].scale) * key_scale)));
     }
   }
 
-  template <int count>
-  void add_values(const std::uint8_t* tile, const std::uint8_t* next, float* weights, float* sums) const {
-    const int width = task.cache.head_width;
-    const auto* value_scales = (const float*)tile;
-    prefetch(next);
-    prefetch(next + kLine);
-    tile += kScaleBytes;
-    next += kScaleBytes;
-    alignas(64) std::int8_t weight_high[count][kBlockTokens], weight_low[count][kBlockTokens];
+  // sums[row][D] = the split's weights times its values.  The integers of a whole split fit 32 bits, so floats are
+  // made of them once.
+  template <int count, class Blocks>
+  void sum_values(const Blocks& blocks, float* weights, float* sums) const {
+    const int width = task.cache.head_width, tokens = blocks.count * kBlockTokens;
+    alignas(64) std::int8_t high[count][kSplitTokens], low[count][kSplitTokens];
     Limbs limbs[count];
-    for (int r = 0; r < count; ++r) {
-      float* row = weights + std::size_t(r) * kSplitTokens;
-      for (int i = 0; i < kBlockTokens; i += 16) octavo::store(row + i, load(row + i) * load(value_scales + i));
-      limbs[r] = split_limbs(row, kBlockTokens, weight_high[r], weight_low[r]);
-    }
-    for (int column = 0; column < width; column += 16) {
-      I high[count], low[count];
-      for (int r = 0; r < count; ++r) {
-        high[r] = start_wide(&limbs[r].start_high);
-        low[r] = start_wide(&limbs[r].start_low);
-      }
-      for (int slot = 0; slot < kBlockTokens; slot += 4, tile += kLine, next += kLine) {
-        prefetch(next);
-        const B codes = wide(load_line(tile));
+    for (int block = 0; block < blocks.count; ++block) {
+      const auto* scales = (const float*)blocks.values(block);
+      prefetch(blocks.after_values(block));
+      prefetch(blocks.after_values(block) + kLine);
+      for (int i = 0; i < kBlockTokens; i += 16) {
+        const F scale = load(scales + i);
 OCTAVO_UNROLL
         for (int r = 0; r < count; ++r) {
-          high[r] = dot_wide(high[r], codes, weight_high[r] + slot);
-          low[r] = dot_wide(low[r], codes, weight_low[r] + slot);
+          float* at = weights + std::size_t(r) * kSplitTokens + block * kBlockTokens + i;
+          octavo::store(at, load(at) * scale);
         }
       }
+    }
+OCTAVO_UNROLL
+    for (int r = 0; r < count; ++r)
+      limbs[r] = split_limbs(weights + std::size_t(r) * kSplitTokens, tokens, high[r], low[r]);
+    constexpr int together = count <= 3 ? 4 : count <= 6 ? 2 : 1;  // columns of 16: what the registers hold
+    int column = 0;
+    for (; column + 16 * together <= width; column += 16 * together)
+      sum_columns<count, together>(blocks, column, high, low, limbs, sums);
+    for (; column < width; column += 16) sum_columns<count, 1>(blocks, column, high, low, limbs, sums);
+  }
+
+  template <int count, int together, class Blocks>
+  void sum_columns(const Blocks& blocks, int column, const std::int8_t (*high)[kSplitTokens],
+                   const std::int8_t (*low)[kSplitTokens], const Limbs* limbs, float* sums) const {
+    constexpr std::size_t each = std::size_t(kBlockTokens) * 16;  // bytes of 16 columns
+    I high_sum[together][count], low_sum[together][count];
+OCTAVO_UNROLL
+    for (int c = 0; c < together; ++c)
+OCTAVO_UNROLL
       for (int r = 0; r < count; ++r) {
-        float* sum = sums + std::size_t(r) * width + column;
-        const F total = to_float(shift_left<7>(high[r]) + low[r]);
-        octavo::store(sum, multiply_add(total, broadcast(limbs[r].scale), load(sum)));
+        high_sum[c][r] = start_wide(&limbs[r].start_high);
+        low_sum[c][r] = start_wide(&limbs[r].start_low);
+      }
+    for (int block = 0; block < blocks.count; ++block) {
+      const std::uint8_t* tile = blocks.values(block) + kScaleBytes + each * (column / 16);
+      const std::uint8_t* next = blocks.after_values(block) + kScaleBytes + each * (column / 16);
+      for (int slot = 0; slot < kBlockTokens; slot += 4) {
+        const int token = block * kBlockTokens + slot;
+OCTAVO_UNROLL
+        for (int c = 0; c < together; ++c) {
+          const std::size_t at = each * c + std::size_t(16) * slot;
+          prefetch(next + at);
+          const B codes = wide(load_line(tile + at));
+OCTAVO_UNROLL
+          for (int r = 0; r < count; ++r) {
+            high_sum[c][r] = dot_wide(high_sum[c][r], codes, high[r] + token);
+            low_sum[c][r] = dot_wide(low_sum[c][r], codes, low[r] + token);
+          }
+        }
       }
     }
+OCTAVO_UNROLL
+    for (int c = 0; c < together; ++c)
+OCTAVO_UNROLL
+      for (int r = 0; r < count; ++r)
+        octavo::store(sums + std::size_t(r) * task.cache.head_width + column + 16 * c,
+                      to_float(shift_left<7>(high_sum[c][r]) + low_sum[c][r]) * broadcast(limbs[r].scale));
   }
 
   static void finish(const float* values, float factor, int width, float* out) {

@@ -12,7 +12,7 @@
 namespace octavo {
 namespace {
 
-constexpr std::size_t kPrefetchDistance = 4096;  // bytes; past the end of a matrix a prefetch is ignored
+constexpr std::size_t kPrefetchDistance = 8192;  // bytes; past the end of a matrix a prefetch is ignored
 
 template <Codes kind>
 inline void unpack(const std::uint8_t* lines, [[maybe_unused]] const std::uint8_t* table, B (&q)[8]) {
@@ -96,14 +96,6 @@ OCTAVO_UNROLL
   }
 }
 
-template <int width>
-inline bool any_rest(const QuantizedGroup* tokens) {
-  std::int32_t any = 0;
-OCTAVO_UNROLL
-  for (int n = 0; n < width; ++n) any |= tokens[n].has_rest;
-  return any != 0;
-}
-
 // The scales of a group, as vectors over the 16 rows; only those that `scales` has are set.
 struct GroupScale {
   F d, m;    // of the group, or of its columns 0-15
@@ -163,62 +155,89 @@ inline __attribute__((always_inline)) void add_group(const B (&q)[8], const Grou
   acc = multiply_add(value, broadcast(token.scale), acc);
 }
 
-template <Codes kind, Scales scales, int zero, int width>
-inline __attribute__((always_inline)) void quantized_tile(const MatmulTask& task, const std::uint8_t* panel,
-                                                          const QuantizedGroup* tokens, F (&acc)[width]) {
-  const int groups = task.matrix.groups();
-  const std::uint8_t* codes = panel + task.matrix.scale_bytes();
-  const std::uint8_t* scale = panel;
-  const std::uint8_t* super = panel;
-  const std::uint8_t* ahead = panel + kPrefetchDistance;
-  constexpr std::size_t group_bytes = code_bytes(kind) + group_scale_bytes(scales) + super_bytes(scales) / kSuperGroups;
-  for (int group = 0; group < groups; ++group, tokens += 2 * width) {
-    if constexpr (super_bytes(scales) != 0) {
-      if (group % kSuperGroups == 0) {
-        super = scale;
-        scale += super_bytes(scales);
-      }
-    }
-    // The panel is one linear stream, whatever part of it is read now.
-    for (std::size_t line = 0; line < group_bytes; line += kLine) prefetch(ahead + line);
-    ahead += group_bytes;
-    B q[8];
-    unpack<kind>(codes, task.matrix.format.table, q);
-    const GroupScale s = load_scales<scales>(super, scale);
-    codes += code_bytes(kind);
-    scale += group_scale_bytes(scales);
-OCTAVO_UNROLL
-    for (int n = 0; n < width; ++n) add_group<kind, scales, zero>(q, s, tokens[n], acc[n]);
-    if (!any_rest<width>(tokens)) continue;
-OCTAVO_UNROLL
-    for (int n = 0; n < width; ++n)
-      if (tokens[n].has_rest) add_group<kind, scales, zero>(q, s, tokens[width + n], acc[n]);
-  }
-}
+// A panel's groups, as they lie in memory.
+template <Codes kind, Scales scales>
+struct Panel {
+  const std::uint8_t* scale_area;
+  const std::uint8_t* codes;
+  const std::uint8_t* table;
 
-// As quantized_tile of the U8 matrix whose nibbles lie in two places: the same sums, bit for bit.
-template <int width>
-inline __attribute__((always_inline)) void joined_tile(const MatmulTask& task, const std::uint8_t* panel,
-                                                       const std::uint8_t* lower, const QuantizedGroup* tokens,
-                                                       F (&acc)[width]) {
-  const std::uint8_t* upper = panel + task.matrix.scale_bytes();
-  for (int group = 0; group < task.matrix.groups(); ++group, tokens += 2 * width) {
-    B q[8];
+  Panel(const PanelMatrix& matrix, const std::uint8_t* panel)
+      : scale_area(panel), codes(panel + matrix.scale_bytes()), table(matrix.format.table) {}
+
+  void read(int group, B (&q)[8]) const { unpack<kind>(codes + code_bytes(kind) * group, table, q); }
+  GroupScale scale(int group) const {
+    constexpr std::size_t each = group_scale_bytes(scales), before = super_bytes(scales);
+    if constexpr (before == 0) return load_scales<scales>(scale_area, scale_area + each * group);
+    const std::uint8_t* super = scale_area + (before + each * kSuperGroups) * (group / kSuperGroups);
+    return load_scales<scales>(super, super + before + each * (group % kSuperGroups));
+  }
+  // The panel is one linear stream, whatever part of it is read now.
+  __attribute__((always_inline)) void ask_ahead(int group) const {  // see prefetch()
+    constexpr std::size_t bytes = code_bytes(kind) + group_scale_bytes(scales) + super_bytes(scales) / kSuperGroups;
+    const std::uint8_t* ahead = scale_area + kPrefetchDistance + bytes * group;
+    for (std::size_t line = 0; line < bytes; line += kLine) prefetch(ahead + line);
+  }
+};
+
+// A panel of a U8 matrix whose nibbles lie in two places.
+struct JoinedPanel {
+  const std::uint8_t *scale_area, *upper, *lower;
+
+  void read(int group, B (&q)[8]) const {
 OCTAVO_UNROLL
     for (int j = 0; j < 4; ++j) {
-      const B high = load_line(upper + kLine * j), low = load_line(lower + kLine * j);
+      const B high = load_line(upper + code_bytes(Codes::Upper) * group + kLine * j);
+      const B low = load_line(lower + code_bytes(Codes::Upper) * group + kLine * j);
       q[j] = wide(move_bits<0, 4>(mask_bytes<15>(high)) | mask_bytes<15>(low));
       q[j + 4] = wide(mask_bytes<240>(high) | mask_bytes<15>(move_bits<4, 0>(low)));
     }
-    const GroupScale s = load_scales<Scales::D>(panel, panel + group_scale_bytes(Scales::D) * group);
-    upper += code_bytes(Codes::Upper);
-    lower += code_bytes(Codes::Upper);
+  }
+  GroupScale scale(int group) const {
+    return load_scales<Scales::D>(scale_area, scale_area + group_scale_bytes(Scales::D) * group);
+  }
+  void ask_ahead(int) const {}
+};
+
+constexpr int kRestGroups = 64;  // whose rests wait while their weights are near
+
+// acc[n] += the panel times token n.  Of each kRestGroups groups first all the codes are summed, without a branch, and
+// then the rests of the few that have one: asking at each group would cost more than the sums.
+// `next`: from a group's tokens to the next group's; the tokens' rests lie in the second half between.
+template <Codes kind, Scales scales, int zero, int width, class AnyPanel>
+inline __attribute__((always_inline)) void quantized_tile(const AnyPanel& panel, int groups, const QuantizedGroup* tokens,
+                                                          int next, F (&acc)[width]) {
+  for (int begin = 0; begin < groups; begin += kRestGroups) {
+    const int end = begin + kRestGroups < groups ? begin + kRestGroups : groups;
+    std::uint16_t rests[kRestGroups * width];  // group within these, and token
+    int count = 0;
+    for (int group = begin; group < end; ++group) {
+      panel.ask_ahead(group);
+      B q[8];
+      panel.read(group, q);
+      const GroupScale s = panel.scale(group);
+      const QuantizedGroup* here = tokens + std::size_t(next) * group;
 OCTAVO_UNROLL
-    for (int n = 0; n < width; ++n) add_group<Codes::U8, Scales::D, 128>(q, s, tokens[n], acc[n]);
-    if (!any_rest<width>(tokens)) continue;
+      for (int n = 0; n < width; ++n) {
+        add_group<kind, scales, zero>(q, s, here[n], acc[n]);
+        rests[count] = std::uint16_t((group - begin) * kMaxTile + n);
+        count += here[n].has_rest;
+      }
+    }
+    if (count == 0) continue;
+    alignas(64) float sums[width][kPanelRows];
 OCTAVO_UNROLL
-    for (int n = 0; n < width; ++n)
-      if (tokens[n].has_rest) add_group<Codes::U8, Scales::D, 128>(q, s, tokens[width + n], acc[n]);
+    for (int n = 0; n < width; ++n) store(sums[n], acc[n]);
+    for (int i = 0; i < count; ++i) {
+      const int group = begin + rests[i] / kMaxTile, n = rests[i] % kMaxTile;
+      B q[8];
+      panel.read(group, q);
+      F sum = load(sums[n]);
+      add_group<kind, scales, zero>(q, panel.scale(group), tokens[std::size_t(next) * group + next / 2 + n], sum);
+      store(sums[n], sum);
+    }
+OCTAVO_UNROLL
+    for (int n = 0; n < width; ++n) acc[n] = load(sums[n]);
   }
 }
 
@@ -258,7 +277,8 @@ OCTAVO_UNROLL
       if constexpr (scales == Scales::None)
         float_tile<kind, width>(task, panel, activations, acc);
       else
-        quantized_tile<kind, scales, zero, width>(task, panel, (const QuantizedGroup*)activations, acc);
+        quantized_tile<kind, scales, zero, width>(Panel<kind, scales>(task.matrix, panel), task.matrix.groups(),
+                                                  (const QuantizedGroup*)activations, 2 * width, acc);
       const int rows = task.matrix.rows - row;
 OCTAVO_UNROLL
       for (int n = 0; n < width; ++n) {
@@ -309,41 +329,23 @@ void matmul(const MatmulTask& task, int begin, int end) {
   }
 }
 
-template <int width>
-void refine_width(const Refinement& task, int panel_begin, int panel_end) {
-  const MatmulTask& coarse = task.coarse;
-  for (int index = panel_begin; index < panel_end; ++index) {
-    const std::uint8_t* panel = coarse.matrix.data + coarse.matrix.panel_bytes() * index;
-    const std::uint8_t* lower = task.lower + code_bytes(Codes::Upper) * coarse.matrix.groups() * index;
-    for (int first = 0; first < coarse.tokens; first += width) {
-      float* out = coarse.out + coarse.out_stride * first + index * kPanelRows;
-      bool likely[width], any = false;
-      for (int n = 0; n < width; ++n) {
-        likely[n] = first + n < coarse.tokens && reduce_max(load(out + coarse.out_stride * n)) >= task.floors[first + n];
-        any |= likely[n];
-      }
-      if (!any) continue;
-      F acc[width];
-OCTAVO_UNROLL
-      for (int n = 0; n < width; ++n) acc[n] = zero_lanes();
-      joined_tile<width>(coarse, panel, lower,
-                         (const QuantizedGroup*)(coarse.activations + coarse.tile_bytes * (first / width)), acc);
-OCTAVO_UNROLL
-      for (int n = 0; n < width; ++n)
-        if (likely[n]) store(out + coarse.out_stride * n, acc[n]);
-    }
-  }
-}
-
+// One token at a time: of several tokens few ask for the same panel.
 void refine(const Refinement& task, int begin, int end) {
-  switch (task.coarse.width) {
-    case 1: return refine_width<1>(task, begin, end);
-    case 2: return refine_width<2>(task, begin, end);
-    case 4: return refine_width<4>(task, begin, end);
-    case 6: return refine_width<6>(task, begin, end);
-    case 8: return refine_width<8>(task, begin, end);
-    case 12: return refine_width<12>(task, begin, end);
-    default: return refine_width<16>(task, begin, end);
+  const MatmulTask& coarse = task.coarse;
+  const PanelMatrix& matrix = coarse.matrix;
+  for (int index = begin; index < end; ++index) {
+    const std::uint8_t* data = matrix.data + matrix.panel_bytes() * index;
+    const JoinedPanel panel{data, data + matrix.scale_bytes(),
+                            task.lower + code_bytes(Codes::Upper) * matrix.groups() * index};
+    for (int token = 0; token < coarse.tokens; ++token) {
+      float* out = coarse.out + coarse.out_stride * token + index * kPanelRows;
+      if (reduce_max(load(out)) < task.floors[token]) continue;
+      const auto* tile = (const QuantizedGroup*)(coarse.activations + coarse.tile_bytes * (token / coarse.width));
+      F acc[1] = {zero_lanes()};
+      quantized_tile<Codes::U8, Scales::D, 128, 1>(panel, matrix.groups(), tile + token % coarse.width,
+                                                   2 * coarse.width, acc);
+      store(out, acc[0]);
+    }
   }
 }
 

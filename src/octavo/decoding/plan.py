@@ -11,6 +11,7 @@ size.
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Mapping
 from typing import Protocol
@@ -206,8 +207,11 @@ class _Planner:
             self._norm("output_norm", self.residual, self.residual)
         if config.causal:
             name = "output.weight" if "output.weight" in self.tensors else "token_embd.weight"
+            blocks = self.bytes_per_token
             head = self.matrix(name)
-            model.logits(self.residual, config.hidden_size, head, config.logit_softcap, self.logit_margin)
+            # Two passes pay where the head is most of what a step reads, not where they are one detour more.
+            margin = self.logit_margin if self.bytes_per_token > 2 * blocks else math.inf
+            model.logits(self.residual, config.hidden_size, head, config.logit_softcap, margin)
         model.finish()
         _forget_pages(self.tensors)
         bytes_per_token = self.bytes_per_token - model.deferred_bytes
