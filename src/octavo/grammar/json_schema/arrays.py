@@ -11,7 +11,7 @@ from octavo.grammar.errors import GrammarUnsupportedError
 from octavo.grammar.json_schema.cases import Case
 from octavo.grammar.json_schema.scalars import Goal
 from octavo.grammar.layout import NONE, next_space
-from octavo.grammar.network import BasePosition, Position, Return
+from octavo.grammar.network import BasePosition, Outline, Position, Return
 from octavo.grammar.text_positions import PlainText, StringText, Watch
 
 if TYPE_CHECKING:
@@ -233,6 +233,24 @@ class ArrayPosition(BasePosition):
     @classmethod
     def begin(cls, shape: ArrayShape) -> Position:
         return cls(shape, OPEN, shape.start())
+
+    @property
+    def silent(self) -> bool:
+        return self.phase == CLOSED
+
+    def outline(self) -> Outline:
+        shape, phase, progress = self.shape, self.phase, self.progress
+        layout = shape.goals.layout_number
+        if phase == OPEN:
+            return Outline(moves=((0x5B, ArrayPosition(shape, FIRST, progress)),))
+        if phase == CLOSED:
+            return Outline(ending=0)
+        closes = phase in (FIRST, AFTER) and shape.may_close(progress)
+        moves = ((0x5D, ArrayPosition(shape, CLOSED, _DONE)),) if closes else ()
+        if phase == AFTER:
+            tight = ((0x2C, ArrayPosition(shape, NEXT, progress)),) if shape.choices(progress) else ()
+            return Outline(layout=layout if closes else 0, moves=moves, tight=tight)
+        return Outline(layout=layout, moves=moves, calls=self.calls())
 
     def ending(self) -> int | None:
         return 0 if self.phase == CLOSED else None

@@ -1,0 +1,326 @@
+#include "grammar/masks.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "grammar/errors.h"
+
+namespace octavo::grammar {
+
+namespace {
+
+constexpr std::size_t kSparse = 1024;    // tokens up to which a list is kept rather than bits
+constexpr std::size_t kManyHoles = 20'000;
+constexpr std::size_t kFewHoles = 4;
+
+void set(Bits& bits, std::int32_t token) { bits[std::size_t(token) / 32] |= 1u << (token % 32); }
+void drop(Bits& bits, std::int32_t token) { bits[std::size_t(token) / 32] &= ~(1u << (token % 32)); }
+bool has(const Bits& bits, std::int32_t token) { return bits[std::size_t(token) / 32] >> (token % 32) & 1; }
+
+bool within(const std::vector<Range>& ranges, std::uint32_t place) {
+  const auto after = std::upper_bound(ranges.begin(), ranges.end(), place,
+                                      [](std::uint32_t value, const Range& range) { return value < range.first; });
+  return after != ranges.begin() && place < (after - 1)->last;
+}
+
+}  // namespace
+
+std::size_t Inside::bytes() const {
+  std::size_t total = sizeof(Inside) + 4 * (clear.size() + tokens.size()) + sizeof(Range) * as_reference.size();
+  if (bits && !reference) total += 4 * bits->size();
+  for (const Exit& exit : exits) total += sizeof(Exit) + (exit.suffixes ? exit.suffixes->bytes() : 0);
+  return total;
+}
+
+std::shared_ptr<const Inside> InsideCache::find(const Content& content) {
+  const std::lock_guard lock(mutex_);
+  const auto place = places_.find(content);
+  if (place == places_.end()) return nullptr;
+  entries_.splice(entries_.begin(), entries_, place->second);
+  return place->second->inside;
+}
+
+void InsideCache::store(const Content& content, std::shared_ptr<const Inside> inside) {
+  const std::lock_guard lock(mutex_);
+  if (places_.contains(content)) return;
+  bytes_ += inside->bytes();
+  entries_.push_front({content, std::move(inside)});
+  places_[content] = entries_.begin();
+  while (bytes_ > budget_ && entries_.size() > 1) {
+    bytes_ -= entries_.back().inside->bytes();
+    places_.erase(entries_.back().content);
+    entries_.pop_back();
+  }
+}
+
+void Mask::fill(std::uint32_t* words, std::size_t count) const {
+  const Bits* start = bits ? bits.get() : inside ? inside->bits.get() : nullptr;
+  if (start) std::memcpy(words, start->data(), count * sizeof *words);
+  else std::memset(words, 0, count * sizeof *words);
+  if (bits) return;
+  if (inside) {
+    for (std::int32_t token : inside->clear) words[token / 32] &= ~(1u << (token % 32));
+    for (std::int32_t token : inside->tokens) words[token / 32] |= 1u << (token % 32);
+  }
+  for (std::int32_t token : tokens) words[token / 32] |= 1u << (token % 32);
+}
+
+void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
+  const Trie& trie = vocabulary_->trie();
+  struct Open {
+    std::uint32_t end;
+    int state;
+  };
+  std::vector<Open> path{{trie.node(0).end, start}};
+  for (std::uint32_t node = 1; node < trie.node(0).end;) {
+    while (node >= path.back().end) path.pop_back();
+    const TrieNode here = trie.node(node);
+    const int target = automaton_.step(path.back().state, here.byte);
+    if (target == kDead) {
+      node = here.end;
+      continue;
+    }
+    const State& state = automaton_.state(target);
+    if (with_reference && state.free > 0 && (state.free == kEndless || state.free >= here.characters)) {
+      const int label = automaton_.position(state.pairs[0].position).text.label;
+      if (!found.has_reference_label || found.reference_label == label) {
+        found.has_reference_label = true;
+        found.reference_label = label;
+        const Range range{here.first, trie.last(node)};
+        if (!found.as_reference.empty() && found.as_reference.back().last == range.first)
+          found.as_reference.back().last = range.last;
+        else
+          found.as_reference.push_back(range);
+        node = here.end;
+        continue;
+      }
+    }
+    if (!state.pairs.empty())
+      for (std::uint32_t place = 0; place < here.own; ++place) found.tokens.push_back(trie.order()[here.first + place]);
+    for (int label : state.endings) found.holes.push_back({node, label, int(path.size())});
+    if (found.holes.size() > kManyHoles) {
+      found.too_many = true;
+      return;
+    }
+    if (state.pairs.empty()) {  // nothing goes on inside
+      node = here.end;
+      continue;
+    }
+    path.push_back({here.end, target});
+    ++node;
+  }
+}
+
+void MaskMaker::walk(const Trie& trie, std::uint32_t root, int start, std::vector<std::int32_t>& tokens) {
+  struct Open {
+    std::uint32_t end;
+    int state;
+  };
+  std::vector<Open> path{{trie.node(root).end, start}};
+  for (std::uint32_t place = 0; place < trie.node(root).own; ++place)
+    tokens.push_back(trie.order()[trie.node(root).first + place]);
+  for (std::uint32_t node = root + 1; node < trie.node(root).end;) {
+    while (node >= path.back().end) path.pop_back();
+    const TrieNode here = trie.node(node);
+    const int target = automaton_.step(path.back().state, here.byte);
+    if (target == kDead) {
+      node = here.end;
+      continue;
+    }
+    for (std::uint32_t place = 0; place < here.own; ++place) tokens.push_back(trie.order()[here.first + place]);
+    if (here.end > node + 1) path.push_back({here.end, target});
+    ++node;
+  }
+}
+
+std::shared_ptr<const Inside> MaskMaker::inside(int position) {
+  if (std::size_t(position) >= insides_.size()) insides_.resize(automaton_.positions());
+  if (insides_[std::size_t(position)]) return insides_[std::size_t(position)];
+  const Content content = automaton_.position(position).content;
+  // What a watch or Python knows belongs to this grammar and dies with it.
+  const Position& here = automaton_.position(position);
+  const bool shares = here.kind == Position::Kind::text && here.text.watch < 0;
+  std::shared_ptr<const Inside> found = shares ? shared_->find(content) : nullptr;
+  if (!found) {
+    found = make_inside(position);
+    if (shares) shared_->store(content, found);
+    else bytes_ += found->bytes();
+  }
+  if (std::size_t(position) >= insides_.size()) insides_.resize(automaton_.positions());
+  insides_[std::size_t(position)] = found;
+  return found;
+}
+
+std::shared_ptr<const Inside> MaskMaker::make_inside(int index) {
+  const Position& position = automaton_.expand(index);
+  const bool is_text = position.kind == Position::Kind::text;
+  const bool own_label = is_text && position.text.watch < 0;
+  std::shared_ptr<const Inside> reference;
+  if (is_text && position.text.mode == Mode::body && position.free != kEndless) {
+    TextPlace place = position.text;
+    place.expression = place.algebra->anything;
+    place.watch = -1;
+    place.label = 0;
+    reference = inside(automaton_.text(place));
+  }
+  Found found;
+  walk_inside(automaton_.state_of(index), reference != nullptr, found);
+  auto made = std::make_shared<Inside>();
+  made->factored = !found.too_many;
+  if (found.too_many) return made;
+  made->tokens = std::move(found.tokens);
+  add_exits(found, own_label, *made);
+  const Trie& trie = vocabulary_->trie();
+  if (!found.as_reference.empty()) {
+    std::size_t kept = 0;
+    for (const Range& range : found.as_reference) kept += range.last - range.first;
+    made->reference = reference;
+    made->reference_label = own_label ? kOwnLabel : found.reference_label;
+    made->as_reference = std::move(found.as_reference);
+    if (kept * 2 > trie.order().size() || kept > 8 * kSparse) {
+      made->bits = reference->bits;
+      std::uint32_t from = 0;
+      for (const Range& range : made->as_reference) {
+        for (; from < range.first; ++from)
+          if (has(*reference->bits, trie.order()[from])) made->clear.push_back(trie.order()[from]);
+        from = range.last;
+      }
+      for (; from < trie.order().size(); ++from)
+        if (has(*reference->bits, trie.order()[from])) made->clear.push_back(trie.order()[from]);
+    } else {
+      for (const Range& range : made->as_reference)
+        for (std::uint32_t place = range.first; place < range.last; ++place)
+          if (has(*reference->bits, trie.order()[place])) made->tokens.push_back(trie.order()[place]);
+    }
+  }
+  if (made->clear.size() > kSparse || made->tokens.size() > kSparse || (is_text && position.free == kEndless)) {
+    auto bits = made->bits ? std::make_shared<Bits>(*made->bits) : std::make_shared<Bits>(vocabulary_->words());
+    for (std::int32_t token : made->clear) drop(*bits, token);
+    for (std::int32_t token : made->tokens) set(*bits, token);
+    made->bits = std::move(bits);
+    made->clear.clear();
+    made->tokens.clear();
+    made->tokens.shrink_to_fit();
+    made->clear.shrink_to_fit();
+  }
+  return made;
+}
+
+void MaskMaker::add_exits(const Found& found, bool own_label, Inside& inside) {
+  const Trie& trie = vocabulary_->trie();
+  std::map<int, std::vector<const Found::Hole*>> by_label;
+  for (const Found::Hole& hole : found.holes) by_label[own_label ? kOwnLabel : hole.label].push_back(&hole);
+  for (const auto& [label, holes] : by_label) {
+    if (holes.size() <= kFewHoles) {
+      for (const Found::Hole* hole : holes) inside.exits.push_back({label, hole->node, nullptr});
+      continue;
+    }
+    std::vector<std::pair<std::string_view, std::int32_t>> suffixes;
+    for (const Found::Hole* hole : holes)
+      for (std::uint32_t place = trie.first(hole->node); place < trie.last(hole->node); ++place) {
+        const std::int32_t token = trie.order()[place];
+        suffixes.emplace_back(vocabulary_->token(token).substr(std::size_t(hole->depth)), token);
+      }
+    inside.exits.push_back({label, 0, std::make_shared<const Trie>(std::move(suffixes))});
+  }
+}
+
+void MaskMaker::leave(const Inside& inside, const Pair& pair, std::vector<std::int32_t>& tokens) {
+  const Position& position = automaton_.position(pair.position);
+  const int own = position.kind == Position::Kind::text ? position.text.label : 0;
+  std::vector<Pair> after;
+  const auto target = [&](int label) {
+    after.clear();
+    if (label == kOwnLabel) label = own;
+    if (pair.continuation == kRoot) return kUnknown;  // the text is over
+    automaton_.pop(pair.continuation, label, after);
+    return after.empty() ? kDead : automaton_.close(after);
+  };
+  const auto go = [&](const Exit& exit, int label, const std::vector<Range>* only) {
+    const int state = target(label);
+    if (state == kDead) return;
+    const Trie& trie = exit.suffixes ? *exit.suffixes : vocabulary_->trie();
+    const std::size_t before = tokens.size();
+    if (state == kUnknown) {
+      const TrieNode& node = trie.node(exit.node);
+      for (std::uint32_t place = 0; place < node.own; ++place) tokens.push_back(trie.order()[node.first + place]);
+    } else {
+      walk(trie, exit.node, state, tokens);
+    }
+    if (!only) return;
+    const auto stays = [&](std::int32_t token) { return within(*only, std::uint32_t(vocabulary_->rank(token))); };
+    tokens.erase(std::remove_if(tokens.begin() + std::ptrdiff_t(before), tokens.end(),
+                                [&](std::int32_t token) { return !stays(token); }),
+                 tokens.end());
+  };
+  for (const Exit& exit : inside.exits) go(exit, exit.label, nullptr);
+  if (inside.reference)
+    for (const Exit& exit : inside.reference->exits) go(exit, inside.reference_label, &inside.as_reference);
+}
+
+std::unique_ptr<Mask> MaskMaker::make(int index) {
+  auto made = std::make_unique<Mask>();
+  const std::vector<Pair> pairs = automaton_.state(index).pairs;
+  std::vector<std::shared_ptr<const Inside>> dense;
+  for (const Pair& pair : pairs) {
+    const std::shared_ptr<const Inside> part = inside(pair.position);
+    if (!part->factored) {
+      walk(vocabulary_->trie(), 0, automaton_.close({pair}), made->tokens);
+      continue;
+    }
+    if (part->bits) dense.push_back(part);
+    else made->tokens.insert(made->tokens.end(), part->tokens.begin(), part->tokens.end());
+    leave(*part, pair, made->tokens);
+  }
+  if (!automaton_.state(index).endings.empty())
+    made->tokens.insert(made->tokens.end(), vocabulary_->stop_tokens().begin(), vocabulary_->stop_tokens().end());
+  if (!dense.empty()) made->inside = dense[0];
+  if (dense.size() > 1 || made->tokens.size() > kSparse) {
+    auto bits = std::make_shared<Bits>(vocabulary_->words());
+    for (const auto& part : dense) {
+      Bits one(*part->bits);
+      for (std::int32_t token : part->clear) drop(one, token);
+      for (std::int32_t token : part->tokens) set(one, token);
+      for (std::size_t word = 0; word < one.size(); ++word) (*bits)[word] |= one[word];
+    }
+    for (std::int32_t token : made->tokens) set(*bits, token);
+    made->bits = std::move(bits);
+    made->inside.reset();
+    made->tokens.clear();
+  }
+  made->tokens.shrink_to_fit();
+  return made;
+}
+
+const Mask& MaskMaker::mask(int state) {
+  if (std::size_t(state) >= masks_.size()) masks_.resize(automaton_.states());
+  if (!masks_[std::size_t(state)]) {
+    std::unique_ptr<Mask> made = make(state);
+    if (bytes_ > budget_) {
+      masks_.clear();
+      insides_.clear();
+      bytes_ = 0;
+    }
+    if (masks_.size() < automaton_.states()) masks_.resize(automaton_.states());
+    bytes_ += sizeof(Mask) + 4 * made->tokens.size() + (made->bits ? 4 * made->bits->size() : 0);
+    masks_[std::size_t(state)] = std::move(made);
+  }
+  return *masks_[std::size_t(state)];
+}
+
+bool MaskMaker::longer_token(int state, std::string_view tail) {
+  const Trie& trie = vocabulary_->trie();
+  std::uint32_t node = 0;
+  for (char byte : tail) {
+    node = trie.child(node, std::uint8_t(byte));
+    if (node == 0) return false;
+    state = automaton_.step(state, std::uint8_t(byte));
+    if (state == kDead) return false;
+  }
+  std::vector<std::int32_t> tokens;
+  walk(trie, node, state, tokens);
+  return tokens.size() > trie.node(node).own;
+}
+
+}  // namespace octavo::grammar
