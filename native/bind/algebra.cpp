@@ -13,8 +13,6 @@ namespace nb = nanobind;
 using namespace nb::literals;
 namespace g = octavo::grammar;
 
-namespace {
-
 std::u32string code_points(nb::handle text) {
   std::u32string result;
   const Py_ssize_t size = PyUnicode_GetLength(text.ptr());
@@ -22,6 +20,8 @@ std::u32string code_points(nb::handle text) {
   for (Py_ssize_t i = 0; i < size; ++i) result.push_back(char32_t(PyUnicode_ReadChar(text.ptr(), i)));
   return result;
 }
+
+namespace {
 
 g::Intervals intervals_of(nb::handle pairs) {
   g::Intervals result;

@@ -3,6 +3,8 @@
 
 #include <nanobind/nanobind.h>
 
+#include <string>
+
 #include "grammar/expressions.h"
 
 struct [[gnu::visibility("hidden")]] AlgebraObject {
@@ -13,3 +15,5 @@ struct [[gnu::visibility("hidden")]] AlgebraObject {
   nanobind::list foreign;  // Python's leaves by number
   nanobind::dict numbers;
 };
+
+std::u32string code_points(nanobind::handle text);

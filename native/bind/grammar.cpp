@@ -117,8 +117,13 @@ class EngineObject final : public g::Network {
     return position_or_dead(returns_[returning].attr("resume")(label));
   }
 
-  int label(int labeler, int text_index, std::uint32_t classes) override {
-    return nb::cast<int>(labelers_[labeler].attr("native_label")(text_index, classes));
+  int label(int labeler, int text_index, std::uint32_t classes, const std::u32string* captured) override {
+    nb::object text = nb::none();
+    if (captured) {
+      text = nb::steal(PyUnicode_FromKindAndData(PyUnicode_4BYTE_KIND, captured->data(), Py_ssize_t(captured->size())));
+      if (!text.is_valid()) throw nb::python_error();
+    }
+    return nb::cast<int>(labelers_[labeler].attr("native_label")(text_index, classes, text));
   }
 
   bool closing_steps(int number, std::vector<std::pair<std::string, int>>& steps) override {
@@ -176,8 +181,9 @@ class EngineObject final : public g::Network {
     if (!watch.is_none()) {
       const nb::object seen = watch.attr("native")();
       if (seen.is_none()) return -1;
-      const nb::object labeler = seen[0], texts = seen[1], classes = seen[2];
+      const nb::object labeler = seen[0], texts = seen[1], classes = seen[2], captured = seen[3];
       g::Watch made{labelers_.number(labeler), &known->core, nb::cast<int>(texts), {}};
+      if (!captured.is_none()) made.captured = engine.automaton.capture(code_points(captured));
       for (nb::handle expression : classes) made.classes.push_back(nb::cast<int>(expression));
       place.watch = engine.automaton.watch(std::move(made));
     }

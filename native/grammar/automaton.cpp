@@ -52,9 +52,24 @@ int Automaton::watch(Watch watch) {
   ContentBuilder content(201);
   content.add(unique_).add(std::uint64_t(watch.labeler)).add(watch.algebra->term(watch.texts).content);
   for (int expression : watch.classes) content.add(watch.algebra->term(expression).content);
+  content.add(std::uint64_t(std::int64_t(watch.captured)));
   const auto [place, is_new] = watch_ids_.try_emplace(content.done(), int(watches_.size()));
   if (is_new) watches_.push_back(std::move(watch));
   return place->second;
+}
+
+int Automaton::capture(const std::u32string& text) {
+  const auto [place, is_new] = captured_ids_.try_emplace(text, int(captured_.size()));
+  if (is_new) captured_.push_back(text);
+  return place->second;
+}
+
+int Automaton::without_capture(const Position& position) {
+  TextPlace place = position.text;
+  Watch other = watches_[std::size_t(place.watch)];
+  other.captured = kSomeText;
+  place.watch = watch(std::move(other));
+  return text(place);
 }
 
 int Automaton::label_of(const TextPlace& place) {
@@ -65,7 +80,8 @@ int Automaton::label_of(const TextPlace& place) {
     classes |= std::uint32_t(watch.algebra->nullable(watch.classes[i])) << i;
   const Term& texts = watch.algebra->term(watch.texts);
   const int index = texts.kind == TermKind::leaf ? watch.algebra->leaves().text_index(texts.leaf) : -1;
-  return network_.label(watch.labeler, index, classes);
+  const std::u32string* captured = watch.captured >= 0 ? &captured_[std::size_t(watch.captured)] : nullptr;
+  return network_.label(watch.labeler, index, classes, captured);
 }
 
 // Inside a character all of whose ends lead to the same, it does not matter which character has begun.
@@ -86,6 +102,7 @@ void Automaton::simplify(TextPlace& place) {
   if (target < 0) return;
   if (place.watch >= 0) {
     Watch after = watches_[std::size_t(place.watch)];
+    if (after.captured >= 0) return;
     if (covering(algebra.moves(after.texts)) != kDead) return;
     after.texts = algebra.empty;
     for (int& expression : after.classes) {
@@ -109,7 +126,7 @@ int Automaton::text(TextPlace place) {
     // A watch that will say the same whatever comes is replaced by what it says.
     const Watch& watch = watches_[std::size_t(place.watch)];
     const Algebra& algebra = *watch.algebra;
-    bool constant = watch.texts == algebra.empty;
+    bool constant = watch.captured < 0 && watch.texts == algebra.empty;
     for (int expression : watch.classes)
       constant = constant && (expression == algebra.empty || expression == algebra.anything);
     if (constant || place.mode == Mode::closed) {
@@ -177,6 +194,8 @@ int Automaton::after_character(TextPlace place, std::uint32_t code_point) {
     Watch after = watches_[std::size_t(place.watch)];
     after.texts = after.algebra->step(after.texts, code_point);
     for (int& expression : after.classes) expression = after.algebra->step(expression, code_point);
+    if (after.captured >= 0)
+      after.captured = capture(captured_[std::size_t(after.captured)] + char32_t(code_point));
     place.watch = watch(std::move(after));
   }
   return text(place);
@@ -233,6 +252,27 @@ int Automaton::step_slowly(int index, std::uint8_t byte) {
   const int found = after.empty() ? kDead : close(after);
   (*state.moves)[byte] = found;
   return found;
+}
+
+void Automaton::find_loop(State& state) {
+  state.loop_known = true;
+  if (state.pairs.size() != 1) return;
+  const Position& here = position(state.pairs[0].position);
+  const TextPlace& place = here.text;
+  const bool whole = place.mode == Mode::body || (place.mode == Mode::plain && place.partial == Partial{});
+  if (here.kind != Position::Kind::text || !whole || place.watch >= 0) return;
+  Loop loop;
+  for (const Move& move : place.algebra->live_moves(place.expression)) {
+    if (move.target != place.expression) continue;
+    for (std::uint32_t code = move.low; code <= std::min(move.high, 0x7Fu); ++code)
+      if (place.mode == Mode::plain || (code >= 0x20 && code != '"' && code != '\\'))
+        loop.ascii[code / 64] |= std::uint64_t(1) << (code % 64);
+    // All others, the surrogates apart, are two intervals; the second begins where the first has begun before it.
+    if (move.low <= 0x80 && move.high >= 0xD7FF) loop.others = true;
+    if (move.low == 0xE000 && move.high == 0x10FFFF && loop.others) state.loop = std::make_unique<Loop>();
+  }
+  loop.others = state.loop != nullptr;
+  if (loop.ascii[0] || loop.ascii[1] || loop.others) state.loop = std::make_unique<Loop>(loop);
 }
 
 int Automaton::only_byte(int index) {
@@ -304,6 +344,7 @@ int Automaton::intern_state(std::vector<Pair> pairs, std::vector<int> endings) {
   states_.push_back(std::make_unique<State>());
   if (pairs.size() == 1 && endings.empty() && pairs[0].continuation == kRoot)
     states_.back()->free = position(pairs[0].position).free;
+  for (const Pair& pair : pairs) states_.back()->has_text |= position(pair.position).kind == Position::Kind::text;
   states_.back()->pairs = std::move(pairs);
   states_.back()->endings = std::move(endings);
   return int(states_.size()) - 1;

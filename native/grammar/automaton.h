@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -44,12 +45,21 @@ struct Position {
   int free = 0;
 };
 
+// Bytes and characters that lead a state back to itself.
+struct Loop {
+  std::uint64_t ascii[2] = {0, 0};
+  bool others = false;  // every character beyond ASCII
+};
+
 struct State {
   std::vector<Pair> pairs;
   std::vector<int> endings;
   std::unique_ptr<ByteTable> moves;
   int only = kUnknown;
   int free = 0;  // as of its position, where that is alone and has no caller
+  bool loop_known = false;
+  std::unique_ptr<Loop> loop;
+  bool has_text = false;  // some of its positions are in a text
 };
 
 class Automaton {
@@ -62,6 +72,12 @@ class Automaton {
   int text(TextPlace place);
   int object(int object, int space = 0);
   int watch(Watch watch);
+  int capture(const std::u32string& text);
+  bool captures(const Position& position) const {
+    return position.text.watch >= 0 && watches_[std::size_t(position.text.watch)].captured >= 0;
+  }
+  // The same position of a text that is equal to no other.
+  int without_capture(const Position& position);
 
   const Position& position(int index) const { return *positions_[std::size_t(index)]; }
   const State& state(int index) const { return *states_[std::size_t(index)]; }
@@ -74,6 +90,11 @@ class Automaton {
     return found != kUnknown ? found : step_slowly(state, byte);
   }
   int step_position(int position, std::uint8_t byte);
+  const Loop* loop(int state) {
+    State& here = *states_[std::size_t(state)];
+    if (!here.loop_known) find_loop(here);
+    return here.loop.get();
+  }
   int close(const std::vector<Pair>& pairs);
   int state_of(int position) { return close({{position, kRoot}}); }
   void pop(int continuation, int label, std::vector<Pair>& after);
@@ -87,6 +108,7 @@ class Automaton {
 
  private:
   friend class Closure;
+  void find_loop(State& state);
   int step_slowly(int state, std::uint8_t byte);
   int step_uncached(int position, std::uint8_t byte);
   int after_character(TextPlace place, std::uint32_t code_point);
@@ -105,6 +127,8 @@ class Automaton {
   std::vector<int> depths_;
   std::vector<std::unique_ptr<State>> states_;
   std::vector<Watch> watches_;
+  std::vector<std::u32string> captured_;
+  std::unordered_map<std::u32string, int> captured_ids_;
   std::unordered_map<std::uint64_t, int> resumed_;
   std::uint64_t unique_ = unique_number();
 };

@@ -24,6 +24,11 @@ bool within(const std::vector<Range>& ranges, std::uint32_t place) {
   return after != ranges.begin() && place < (after - 1)->last;
 }
 
+bool stays(const Loop* loop, const BytesBelow& below) {
+  if (!loop || (below.ascii[0] & ~loop->ascii[0]) != 0 || (below.ascii[1] & ~loop->ascii[1]) != 0) return false;
+  return !below.others || (loop->others && below.utf8);
+}
+
 }  // namespace
 
 std::size_t Inside::bytes() const {
@@ -96,6 +101,12 @@ void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
         continue;
       }
     }
+    if (here.end > node + 1 && state.endings.empty() && stays(automaton_.loop(target), trie.below(node))) {
+      const auto begin = trie.order().begin();
+      found.tokens.insert(found.tokens.end(), begin + here.first, begin + trie.last(node));
+      node = here.end;
+      continue;
+    }
     if (!state.pairs.empty())
       for (std::uint32_t place = 0; place < here.own; ++place) found.tokens.push_back(trie.order()[here.first + place]);
     for (int label : state.endings) found.holes.push_back({node, label, int(path.size())});
@@ -112,14 +123,19 @@ void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
   }
 }
 
-void MaskMaker::walk(const Trie& trie, std::uint32_t root, int start, std::vector<std::int32_t>& tokens) {
+void MaskMaker::walk(const Trie& trie, std::uint32_t root, int start, std::vector<std::int32_t>& tokens,
+                     std::vector<std::int32_t>* doubtful) {
   struct Open {
     std::uint32_t end;
     int state;
+    bool in_doubt;
   };
-  std::vector<Open> path{{trie.node(root).end, start}};
-  for (std::uint32_t place = 0; place < trie.node(root).own; ++place)
-    tokens.push_back(trie.order()[trie.node(root).first + place]);
+  std::vector<Open> path{{trie.node(root).end, start, doubtful && automaton_.state(start).has_text}};
+  const auto take = [&](const TrieNode& node, bool in_doubt) {
+    std::vector<std::int32_t>& list = in_doubt ? *doubtful : tokens;
+    for (std::uint32_t place = 0; place < node.own; ++place) list.push_back(trie.order()[node.first + place]);
+  };
+  take(trie.node(root), path[0].in_doubt);
   for (std::uint32_t node = root + 1; node < trie.node(root).end;) {
     while (node >= path.back().end) path.pop_back();
     const TrieNode here = trie.node(node);
@@ -128,10 +144,26 @@ void MaskMaker::walk(const Trie& trie, std::uint32_t root, int start, std::vecto
       node = here.end;
       continue;
     }
-    for (std::uint32_t place = 0; place < here.own; ++place) tokens.push_back(trie.order()[here.first + place]);
-    if (here.end > node + 1) path.push_back({here.end, target});
+    const bool in_doubt = doubtful && (path.back().in_doubt || automaton_.state(target).has_text);
+    if (here.end > node + 1 && !in_doubt && stays(automaton_.loop(target), trie.below(node))) {
+      const auto begin = trie.order().begin();
+      tokens.insert(tokens.end(), begin + here.first, begin + trie.last(node));
+      node = here.end;
+      continue;
+    }
+    take(here, in_doubt);
+    if (here.end > node + 1) path.push_back({here.end, target, in_doubt});
     ++node;
   }
+}
+
+bool MaskMaker::allowed(const Pair& pair, std::int32_t token) {
+  int state = automaton_.close({pair});
+  for (char byte : vocabulary_->token(token)) {
+    if (state == kDead) break;
+    state = automaton_.step(state, std::uint8_t(byte));
+  }
+  return state != kDead;
 }
 
 std::shared_ptr<const Inside> MaskMaker::inside(int position) {
@@ -140,6 +172,11 @@ std::shared_ptr<const Inside> MaskMaker::inside(int position) {
   const Content content = automaton_.position(position).content;
   // What a watch or Python knows belongs to this grammar and dies with it.
   const Position& here = automaton_.position(position);
+  if (here.kind == Position::Kind::text && automaton_.captures(here)) {
+    const std::shared_ptr<const Inside> found = inside(automaton_.without_capture(here));
+    if (std::size_t(position) >= insides_.size()) insides_.resize(automaton_.positions());
+    return insides_[std::size_t(position)] = found;
+  }
   const bool shares = here.kind == Position::Kind::text && here.text.watch < 0;
   std::shared_ptr<const Inside> found = shares ? shared_->find(content) : nullptr;
   if (!found) {
@@ -228,31 +265,34 @@ void MaskMaker::add_exits(const Found& found, bool own_label, Inside& inside) {
 
 void MaskMaker::leave(const Inside& inside, const Pair& pair, std::vector<std::int32_t>& tokens) {
   const Position& position = automaton_.position(pair.position);
-  const int own = position.kind == Position::Kind::text ? position.text.label : 0;
+  const bool is_text = position.kind == Position::Kind::text;
+  // What was captured may forbid what some other text allows: where that can matter, tokens are tried one by one.
+  const bool captures = is_text && automaton_.captures(position);
+  const int own = !is_text ? 0
+                  : captures ? automaton_.position(automaton_.without_capture(position)).text.label
+                             : position.text.label;
   std::vector<Pair> after;
-  const auto target = [&](int label) {
-    after.clear();
-    if (label == kOwnLabel) label = own;
-    if (pair.continuation == kRoot) return kUnknown;  // the text is over
-    automaton_.pop(pair.continuation, label, after);
-    return after.empty() ? kDead : automaton_.close(after);
-  };
   const auto go = [&](const Exit& exit, int label, const std::vector<Range>* only) {
-    const int state = target(label);
-    if (state == kDead) return;
     const Trie& trie = exit.suffixes ? *exit.suffixes : vocabulary_->trie();
-    const std::size_t before = tokens.size();
-    if (state == kUnknown) {
+    std::vector<std::int32_t> found, doubtful;
+    if (pair.continuation == kRoot) {  // the text is over
       const TrieNode& node = trie.node(exit.node);
-      for (std::uint32_t place = 0; place < node.own; ++place) tokens.push_back(trie.order()[node.first + place]);
+      for (std::uint32_t place = 0; place < node.own; ++place) found.push_back(trie.order()[node.first + place]);
     } else {
-      walk(trie, exit.node, state, tokens);
+      after.clear();
+      automaton_.pop(pair.continuation, label == kOwnLabel ? own : label, after);
+      const int state = after.empty() ? kDead : automaton_.close(after);
+      if (state == kDead) return;
+      walk(trie, exit.node, state, found, captures ? &doubtful : nullptr);
+      if (captures && !exit.suffixes) {
+        doubtful.insert(doubtful.end(), found.begin(), found.end());
+        found.clear();
+      }
+      for (std::int32_t token : doubtful)
+        if (allowed(pair, token)) found.push_back(token);
     }
-    if (!only) return;
-    const auto stays = [&](std::int32_t token) { return within(*only, std::uint32_t(vocabulary_->rank(token))); };
-    tokens.erase(std::remove_if(tokens.begin() + std::ptrdiff_t(before), tokens.end(),
-                                [&](std::int32_t token) { return !stays(token); }),
-                 tokens.end());
+    for (std::int32_t token : found)
+      if (!only || within(*only, std::uint32_t(vocabulary_->rank(token)))) tokens.push_back(token);
   };
   for (const Exit& exit : inside.exits) go(exit, exit.label, nullptr);
   if (inside.reference)

@@ -96,7 +96,10 @@ class MaskMaker {
     bool has_reference_label = false, too_many = false;
   };
   void walk_inside(int state, bool with_reference, Found& found);
-  void walk(const Trie& trie, std::uint32_t root, int state, std::vector<std::int32_t>& tokens);
+  // `doubtful`, if given, gets the tokens on whose way another text begins.
+  void walk(const Trie& trie, std::uint32_t root, int state, std::vector<std::int32_t>& tokens,
+            std::vector<std::int32_t>* doubtful = nullptr);
+  bool allowed(const Pair& pair, std::int32_t token);
   std::shared_ptr<const Inside> inside(int position);
   std::shared_ptr<const Inside> make_inside(int position);
   void add_exits(const Found& found, bool own_label, Inside& inside);

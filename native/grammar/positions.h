@@ -48,11 +48,15 @@ struct Outline {
   bool has_closing_calls = false;
 };
 
+// What a watch captures: nothing; or some text that is equal to no other, which allows more than any real text.
+constexpr int kNothing = -1, kSomeText = -2;
+
 struct Watch {
   int labeler;  // whom to ask for the label
   Algebra* algebra;
   int texts;                 // derivative of a leaf of texts, by which the text is known
   std::vector<int> classes;  // and of other expressions
+  int captured = kNothing;   // the text itself, by number, where all of it matters
 };
 
 // What only Python knows.
@@ -62,7 +66,8 @@ class Network {
   virtual Outline outline(int object) = 0;
   virtual int step(int object, std::uint8_t byte) = 0;
   virtual int resume(int returning, int label) = 0;
-  virtual int label(int labeler, int text_index, std::uint32_t classes) = 0;
+  // `captured` is null for none and for kSomeText.
+  virtual int label(int labeler, int text_index, std::uint32_t classes, const std::u32string* captured) = 0;
   // Ways on of a stepped position for a closing; false: none of its own.
   virtual bool closing_steps(int object, std::vector<std::pair<std::string, int>>& steps) = 0;
 };

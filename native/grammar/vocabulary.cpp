@@ -35,6 +35,62 @@ Trie::Trie(std::vector<std::pair<std::string_view, std::int32_t>> tokens) {
   }
   close(0);
   nodes_.push_back({std::uint32_t(nodes_.size()), std::uint32_t(order_.size()), 0, 0, 0});
+  find_bytes_below();
+}
+
+namespace {
+// The bytes that a character's rest may have: how many, and the bounds of the first.  None: not within a character.
+struct Rest {
+  int left = 0;
+  std::uint8_t low = 0x80, high = 0xBF;
+};
+
+bool advance(Rest& rest, std::uint8_t byte) {
+  if (rest.left > 0) {
+    const bool good = byte >= rest.low && byte <= rest.high;
+    rest = {rest.left - 1};
+    return good;
+  }
+  if (byte < 0x80) return true;
+  if (byte >= 0xC2 && byte <= 0xDF) rest = {1};
+  else if (byte >= 0xE0 && byte <= 0xEF) rest = {2, std::uint8_t(byte == 0xE0 ? 0xA0 : 0x80), std::uint8_t(byte == 0xED ? 0x9F : 0xBF)};
+  else if (byte >= 0xF0 && byte <= 0xF4) rest = {3, std::uint8_t(byte == 0xF0 ? 0x90 : 0x80), std::uint8_t(byte == 0xF4 ? 0x8F : 0xBF)};
+  else return false;
+  return true;
+}
+}  // namespace
+
+void Trie::find_bytes_below() {
+  below_.resize(nodes_.size());
+  struct Open {
+    std::uint32_t node;
+    Rest rest;  // read from the nearest boundary of characters above
+    bool good;
+  };
+  std::vector<Open> path{{0, {}, true}};
+  const auto close = [&] {
+    const std::uint32_t node = path.back().node;
+    const bool good = path.back().good;
+    path.pop_back();
+    if (path.empty()) return;
+    BytesBelow& above = below_[path.back().node];
+    const BytesBelow& here = below_[node];
+    const std::uint8_t byte = nodes_[node].byte;
+    if (byte < 0x80) above.ascii[byte / 64] |= std::uint64_t(1) << (byte % 64);
+    else above.others = true;
+    above.ascii[0] |= here.ascii[0];
+    above.ascii[1] |= here.ascii[1];
+    above.others |= here.others;
+    above.utf8 = above.utf8 && good && here.utf8;
+  };
+  for (std::uint32_t node = 1; node < nodes_[0].end; ++node) {
+    while (node >= nodes_[path.back().node].end) close();
+    // Below a node that is no boundary, "good" still means: as the character above began.
+    Rest rest = path.back().rest;
+    const bool good = advance(rest, nodes_[node].byte);
+    path.push_back({node, good ? rest : Rest{}, good});
+  }
+  while (!path.empty()) close();
 }
 
 std::uint32_t Trie::child(std::uint32_t node, std::uint8_t byte) const {

@@ -17,22 +17,33 @@ struct TrieNode {
   std::uint8_t characters;  // the most characters (bytes that begin one) on a way down from here, at most 255
 };
 
+// The bytes on all ways down from a node (itself not included).
+struct BytesBelow {
+  std::uint64_t ascii[2] = {0, 0};
+  bool others = false;  // some byte is not ASCII
+  bool utf8 = true;     // whole characters follow, of which the last may be unfinished
+};
+
 class Trie {
  public:
   // (bytes, token) in any order; several tokens may have the same bytes.
   explicit Trie(std::vector<std::pair<std::string_view, std::int32_t>> tokens);
 
   const TrieNode& node(std::uint32_t index) const { return nodes_[index]; }
+  const BytesBelow& below(std::uint32_t index) const { return below_[index]; }
   std::uint32_t size() const { return std::uint32_t(nodes_.size()) - 1; }
   const std::vector<std::int32_t>& order() const { return order_; }
   std::uint32_t first(std::uint32_t node) const { return nodes_[node].first; }
   std::uint32_t last(std::uint32_t node) const { return nodes_[nodes_[node].end].first; }
   // The node below `node` for a byte, or 0.
   std::uint32_t child(std::uint32_t node, std::uint8_t byte) const;
-  std::size_t bytes() const { return nodes_.size() * sizeof(TrieNode) + order_.size() * sizeof(std::int32_t); }
+  std::size_t bytes() const { return nodes_.size() * (sizeof(TrieNode) + sizeof(BytesBelow)) + order_.size() * sizeof(std::int32_t); }
 
  private:
   std::vector<TrieNode> nodes_;  // and one after the last
+  void find_bytes_below();
+
+  std::vector<BytesBelow> below_;
   std::vector<std::int32_t> order_;
 };
 

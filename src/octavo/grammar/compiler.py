@@ -132,6 +132,7 @@ class GrammarCompiler:
         self.mask_bytes = mask_bytes
         self.engine = engine
         self.shared = _native.GrammarCache(mask_bytes)
+        _ = tokenizer_info.native  # now, rather than with the first grammar
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
         if self.engine == "python":

@@ -86,6 +86,9 @@ class Goals:
     def labelled_text(self, label: int) -> str:
         return self._texts[label]
 
+    def native_label(self, index: int, classes: int, text: str | None) -> int:
+        return self.text_label(text or "")
+
     def position(self, goal: Goal) -> Position:
         return GoalPosition(self, goal)
 

@@ -323,8 +323,8 @@ class ObjectShape:
             self._labels.append(key)
         return self._label_ids[key]
 
-    def native_label(self, index: int, classes: int) -> int:
-        return self.label(index, 0 if index >= 0 else classes, "")
+    def native_label(self, index: int, classes: int, text: str | None) -> int:
+        return self.label(index, 0 if index >= 0 else classes, text or "" if index < 0 else "")
 
     def after_key(self, progress: Progress, label: int) -> tuple[tuple[Goal, Progress], ...]:
         """What the value may be after this key, and what has been read once it ends."""
@@ -368,10 +368,10 @@ class KeyWatch(Watch):
     classes: tuple[int, ...]
     text: str | None = None
 
-    def native(self) -> tuple[ObjectShape, int, tuple[int, ...]] | None:
-        if self.text is not None or self.node is not self.shape.trie:
+    def native(self) -> tuple[ObjectShape, int, tuple[int, ...], str | None] | None:
+        if self.text or self.node is not self.shape.trie:
             return None
-        return (self.shape, self.shape.names_leaf, self.classes)
+        return (self.shape, self.shape.names_leaf, self.classes, self.text)
 
     def step(self, code_point: int) -> Watch:
         algebra = self.shape.goals.algebra
