@@ -80,8 +80,12 @@ int Automaton::label_of(const TextPlace& place) {
     classes |= std::uint32_t(watch.algebra->nullable(watch.classes[i])) << i;
   const Term& texts = watch.algebra->term(watch.texts);
   const int index = texts.kind == TermKind::leaf ? watch.algebra->leaves().text_index(texts.leaf) : -1;
-  const std::u32string* captured = watch.captured >= 0 ? &captured_[std::size_t(watch.captured)] : nullptr;
-  return network_.label(watch.labeler, index, classes, captured);
+  if (watch.captured >= 0)
+    return network_.label(watch.labeler, index, classes, &captured_[std::size_t(watch.captured)]);
+  const std::array<std::uint32_t, 3> key{std::uint32_t(watch.labeler), std::uint32_t(index), classes};
+  const auto known = labels_.find(key);
+  if (known != labels_.end()) return known->second;
+  return labels_[key] = network_.label(watch.labeler, index, classes, nullptr);
 }
 
 // Inside a character all of whose ends lead to the same, it does not matter which character has begun.
@@ -234,8 +238,64 @@ int Automaton::step_position(int index, std::uint8_t byte) {
   if (found == kUnknown) {
     found = step_uncached(index, byte);
     (*position.steps)[byte] = found;
+    if (position.kind == Position::Kind::text) fill_alike(position, byte, found);
   }
   return found;
+}
+
+// The bytes that lead where `byte` leads, because one interval of characters has them all.
+void Automaton::fill_alike(Position& position, std::uint8_t byte, int target) {
+  const TextPlace& place = position.text;
+  const bool whole = place.mode == Mode::body || (place.mode == Mode::plain && place.partial == Partial{});
+  if (!whole || (byte >= 0x80 && (byte < 0xC2 || target < 0))) return;
+  const auto special = [&](int value) {
+    return place.mode == Mode::body && (value < 0x20 || value == '"' || value == '\\');
+  };
+  if (special(byte)) return;
+  std::uint32_t low = byte, high = byte;
+  int bits = 0;
+  if (byte >= 0x80) {  // only where it does not matter which character begins
+    Partial own;
+    begin_utf8(byte, own);
+    bits = 6 * own.left;
+    low = own.low;
+    high = own.high;
+    if (high - low != (1u << bits) - 1) return;
+  }
+  Interval alike{0, 0x10FFFF};
+  const auto narrow = [&](const Moves& moves) {
+    std::uint32_t from = 0;
+    for (const Move& move : moves) {
+      if (move.low > high) {
+        alike = {std::max(alike.low, from), std::min(alike.high, move.low - 1)};
+        return;
+      }
+      if (move.high >= low) {
+        alike = {std::max(alike.low, move.low), std::min(alike.high, move.high)};
+        return;
+      }
+      from = move.high + 1;
+    }
+    alike.low = std::max(alike.low, from);
+  };
+  narrow(place.algebra->live_moves(place.expression));
+  if (place.watch >= 0) {
+    const Watch& watch = watches_[std::size_t(place.watch)];
+    if (watch.captured >= 0) return;
+    narrow(place.algebra->moves(watch.texts));
+    for (int expression : watch.classes) narrow(place.algebra->moves(expression));
+  }
+  if (alike.low > low || alike.high < high) return;  // several intervals within one first byte
+  for (int other = byte < 0x80 ? 0 : 0xC2; other < (byte < 0x80 ? 0x80 : 0xF5); ++other) {
+    Partial begun{std::uint32_t(other), std::uint32_t(other), 0};
+    if (other >= 0x80) {
+      begin_utf8(std::uint8_t(other), begun);
+      if (6 * begun.left != bits || begun.high - begun.low != (1u << bits) - 1) continue;
+    } else if (special(other)) {
+      continue;
+    }
+    if (alike.low <= begun.low && begun.high <= alike.high) (*position.steps)[std::size_t(other)] = target;
+  }
 }
 
 int Automaton::step_slowly(int index, std::uint8_t byte) {
@@ -250,7 +310,14 @@ int Automaton::step_slowly(int index, std::uint8_t byte) {
     if (target >= 0) after.push_back({target, pair.continuation});
   }
   const int found = after.empty() ? kDead : close(after);
-  (*state.moves)[byte] = found;
+  ByteTable& moves = *state.moves;
+  moves[byte] = found;
+  if (state.pairs.size() == 1) {  // bytes that its position does not tell apart
+    const ByteTable& steps = *positions_[std::size_t(state.pairs[0].position)]->steps;
+    const int target = steps[byte];
+    for (std::size_t other = 0; other < 256; ++other)
+      if (steps[other] == target) moves[other] = found;
+  }
   return found;
 }
 

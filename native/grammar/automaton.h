@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -109,6 +110,7 @@ class Automaton {
  private:
   friend class Closure;
   void find_loop(State& state);
+  void fill_alike(Position& position, std::uint8_t byte, int target);
   int step_slowly(int state, std::uint8_t byte);
   int step_uncached(int position, std::uint8_t byte);
   int after_character(TextPlace place, std::uint32_t code_point);
@@ -130,6 +132,7 @@ class Automaton {
   std::vector<std::u32string> captured_;
   std::unordered_map<std::u32string, int> captured_ids_;
   std::unordered_map<std::uint64_t, int> resumed_;
+  std::map<std::array<std::uint32_t, 3>, int> labels_;  // by labeler, text and classes
   std::uint64_t unique_ = unique_number();
 };
 
