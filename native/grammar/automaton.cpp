@@ -315,8 +315,7 @@ int Automaton::step_slowly(int index, std::uint8_t byte) {
   if (state.pairs.size() == 1) {  // bytes that its position does not tell apart
     const ByteTable& steps = *positions_[std::size_t(state.pairs[0].position)]->steps;
     const int target = steps[byte];
-    for (std::size_t other = 0; other < 256; ++other)
-      if (steps[other] == target) moves[other] = found;
+    for (std::size_t other = 0; other < 256; ++other) moves[other] = steps[other] == target ? found : moves[other];
   }
   return found;
 }
