@@ -3,11 +3,17 @@
 
 namespace nb = nanobind;
 
+void bind_algebra(nb::module_& module);
+void bind_grammar(nb::module_& module);
 void bind_model(nb::module_& module);
 void bind_sampling(nb::module_& module);
 
 NB_MODULE(_native, module) {
-  module.doc() = "octavo's native core: packed weights, the forward step, the sampler.";
+  module.doc() = "octavo's native core: packed weights, the forward step, the sampler, the grammar engine.";
+  // Grammars that modules hold live until the interpreter ends; nanobind would call each of them a leak.
+  nb::set_leak_warnings(false);
+  bind_algebra(module);
+  bind_grammar(module);
   bind_model(module);
   bind_sampling(module);
 }

@@ -21,7 +21,6 @@ from octavo.grammar import (
     TokenizerInfo,
     allocate_token_bitmask,
 )
-from octavo.grammar.engine.masks import MaskCache
 from octavo.grammar.engine.reference import ReferenceRecognizer
 
 WORDS = [
@@ -85,26 +84,32 @@ def allowed_by_mask(matcher: GrammarMatcher) -> list[bool]:
 @pytest.mark.parametrize("name", GRAMMARS)
 def test_masks_are_what_trying_every_token_gives(name: str) -> None:
     compiled = GrammarCompiler(INFO).compile(GRAMMARS[name])
+    slow = GrammarCompiler(INFO, engine="python").compile(GRAMMARS[name])
     for seed in range(6):
-        generator, matcher = random.Random(seed), GrammarMatcher(compiled)
+        generator, matcher, slower = random.Random(seed), GrammarMatcher(compiled), GrammarMatcher(slow)
         twin = ReferenceRecognizer(GRAMMARS[name].start)
         for _ in range(20):
             allowed = allowed_by_mask(matcher)
+            assert allowed == allowed_by_mask(slower)
+            assert matcher.forced_bytes() == slower.forced_bytes()
+            assert matcher.forced_tokens("exact") == slower.forced_tokens("exact")
+            assert matcher.is_terminated() == slower.is_terminated()
             assert allowed[END] == matcher.is_completed() == twin.complete
             for token, data in enumerate(TOKENS[:END]):
                 assert allowed[token] == matcher.is_token_allowed(token) == twin.allows(data), (token, data)
             assert not any(allowed[END + 1 :])
             token = generator.choice([token for token, good in enumerate(allowed) if good])
-            assert matcher.accept_token(token)
+            assert matcher.accept_token(token) and slower.accept_token(token)
             if token == END:
                 assert matcher.is_terminated() and not any(allowed_by_mask(matcher))
                 break
             assert twin.accept_bytes(TOKENS[token])
 
 
+@pytest.mark.parametrize("engine", ["native", "python"])
 @pytest.mark.parametrize("name", GRAMMARS)
-def test_every_state_can_be_closed(name: str) -> None:
-    compiled = GrammarCompiler(INFO).compile(GRAMMARS[name])
+def test_every_state_can_be_closed(name: str, engine: str) -> None:
+    compiled = GrammarCompiler(INFO, engine=engine).compile(GRAMMARS[name])
     for seed in range(6):
         generator, matcher = random.Random(seed), GrammarMatcher(compiled)
         for _ in range(25):
@@ -154,7 +159,7 @@ def test_masks_outlive_a_tiny_budget() -> None:
     for data in (b"{", b'"a', b'": ', b"[", b"1", b"]", b"}"):
         assert one.accept_bytes(data) and other.accept_bytes(data)
         assert allowed_by_mask(one) == allowed_by_mask(other)
-    assert isinstance(small.masks, MaskCache) and small.masks.bytes <= 64 + 2 * 4 * INFO.mask_words
+    assert small.engine.mask_bytes < large.engine.mask_bytes
 
 
 def test_forced_bytes_and_tokens() -> None:

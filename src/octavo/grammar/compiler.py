@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple
 from typing import Any
 
-from octavo.grammar.engine.automaton import Automaton, Limits
-from octavo.grammar.engine.closing import Closings
-from octavo.grammar.engine.masks import MaskCache
-from octavo.grammar.errors import GrammarEmptyError, GrammarSyntaxError
+from octavo import _native
+from octavo.grammar.engine.automaton import Limits
+from octavo.grammar.engine.python_engine import PythonEngine
+from octavo.grammar.errors import GrammarEmptyError, GrammarError, GrammarSyntaxError
 from octavo.grammar.expressions import Algebra
 from octavo.grammar.front_ends.gbnf import compile_gbnf
 from octavo.grammar.front_ends.python_types import schema_of
@@ -18,7 +19,7 @@ from octavo.grammar.json_schema.compile import compile_schema
 from octavo.grammar.literals import LiteralTrie
 from octavo.grammar.network import Position
 from octavo.grammar.report import Report
-from octavo.grammar.text_positions import PlainText
+from octavo.grammar.text_positions import PlainText, StringText
 from octavo.grammar.tokens import TokenizerInfo
 
 
@@ -96,29 +97,56 @@ class Grammar:
         return cls.from_json_schema(schema_of(annotation), **options)
 
 
+ENGINES = ("native", "python")
+
+
 class CompiledGrammar:
     """A grammar with a vocabulary: the states and masks found so far, shared by all its matchers."""
 
-    def __init__(self, grammar: Grammar, info: TokenizerInfo, limits: Limits, mask_bytes: int) -> None:
+    def __init__(
+        self, grammar: Grammar, info: TokenizerInfo, engine: _native.GrammarEngine | PythonEngine
+    ) -> None:
         self.info = info
         self.report = grammar.report
-        self.automaton = Automaton(grammar.start, limits)
-        self.masks = MaskCache(self.automaton, info, mask_bytes)
-        self.closings = Closings(self.automaton)
+        self.engine = engine
 
 
 class GrammarCompiler:
-    """Compiles grammars for one vocabulary."""
+    """Compiles grammars for one vocabulary.
+
+    `mask_bytes` bounds what one grammar's masks take, and again what grammars share.  The engine "python" is
+    the native one's slow twin.
+    """
 
     def __init__(
-        self, tokenizer_info: TokenizerInfo, limits: Limits | None = None, mask_bytes: int = 64 << 20
+        self,
+        tokenizer_info: TokenizerInfo,
+        limits: Limits | None = None,
+        mask_bytes: int = 64 << 20,
+        engine: str = "native",
     ) -> None:
+        if engine not in ENGINES:
+            raise GrammarError(f"engine is one of {', '.join(ENGINES)}, not {engine!r}")
         self.info = tokenizer_info
         self.limits = limits or Limits()
         self.mask_bytes = mask_bytes
+        self.engine = engine
+        self.shared = _native.GrammarCache(mask_bytes)
+        _ = tokenizer_info.native  # now, rather than with the first grammar
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
-        return CompiledGrammar(grammar, self.info, self.limits, self.mask_bytes)
+        if self.engine == "python":
+            slow = PythonEngine(grammar.start, self.info, self.limits, self.mask_bytes)
+            return CompiledGrammar(grammar, self.info, slow)
+        fast = _native.GrammarEngine(
+            grammar.start,
+            self.info.native,
+            self.shared,
+            astuple(self.limits),
+            self.mask_bytes,
+            (PlainText, StringText),
+        )
+        return CompiledGrammar(grammar, self.info, fast)
 
     def compile_json_schema(self, schema: str | bool | Mapping[str, Any], **options: Any) -> CompiledGrammar:
         return self.compile(Grammar.from_json_schema(schema, **options))

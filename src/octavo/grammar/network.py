@@ -9,7 +9,7 @@ items) are simply their fields.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Return(Protocol):
@@ -31,6 +31,24 @@ class Position(Protocol):
         """(callee, return); a return of None is a tail call: the callee's end is the end of this rule."""
         ...
 
+    def outline(self) -> Outline | None:
+        """All of the above at once, for the native engine; None where each byte must be asked for."""
+        ...
+
+
+Calls = Sequence[tuple[Position, Return | None]]
+
+
+class Outline(NamedTuple):
+    """A position whose few bytes, apart from white space of a layout (layout.py), are known beforehand."""
+
+    ending: int | None = None
+    layout: int = 0  # LAYOUTS backwards: 2 flexible, 1 line, 0 no white space here
+    moves: Sequence[tuple[int, Position]] = ()
+    tight: Sequence[tuple[int, Position]] = ()  # only where no white space was read
+    calls: Calls = ()
+    closing_calls: Calls | None = None  # instead of calls, for the way to the end
+
 
 class BasePosition:
     """Defaults: a position that does nothing."""
@@ -43,8 +61,11 @@ class BasePosition:
     def step(self, byte: int) -> Position | None:
         return None
 
-    def calls(self) -> Sequence[tuple[Position, Return | None]]:
+    def calls(self) -> Calls:
         return ()
+
+    def outline(self) -> Outline | None:
+        return None
 
 
 class Silent(BasePosition):
@@ -52,3 +73,6 @@ class Silent(BasePosition):
 
     __slots__ = ()
     silent = True
+
+    def outline(self) -> Outline | None:
+        return Outline(ending=self.ending(), calls=self.calls())

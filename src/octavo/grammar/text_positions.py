@@ -5,6 +5,7 @@ escapes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from octavo.grammar.expressions import Algebra
 from octavo.grammar.network import BasePosition, Position
@@ -65,6 +66,11 @@ class Watch:
 
     __slots__ = ()
 
+    def native(self) -> Any:
+        """(whom to ask for the label by `native_label`, a leaf of texts, other expressions, the text so far or
+        None if it does not matter) where the native engine can follow them by itself; None where it cannot."""
+        return None
+
     def step(self, code_point: int) -> Watch:
         raise NotImplementedError
 
@@ -94,6 +100,10 @@ class PlainText(BasePosition):
     expression: int
     partial: Partial = WHOLE
     watch: Watch | None = None
+
+    @property
+    def silent(self) -> bool:
+        return self.partial == WHOLE and not self.algebra.live_moves(self.expression)
 
     def ending(self) -> int | None:
         if self.partial != WHOLE or not self.algebra.nullable(self.expression):
@@ -149,6 +159,10 @@ class StringText(BasePosition):
     mode: int = BEFORE
     partial: Partial = WHOLE
     watch: Watch | None = None
+
+    @property
+    def silent(self) -> bool:
+        return self.mode == CLOSED
 
     def ending(self) -> int | None:
         if self.mode != CLOSED:

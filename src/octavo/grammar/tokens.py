@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from octavo import _native
 from octavo.grammar.errors import GrammarError
 
 
@@ -36,7 +38,19 @@ class TokenizerInfo:
             b"" if token is None or number in special else bytes(token)
             for number, token in enumerate(token_bytes)
         ]
-        self.trie = TokenTrie(self.token_bytes)
+
+    @cached_property
+    def trie(self) -> TokenTrie:
+        """For the engine in Python."""
+        return TokenTrie(self.token_bytes)
+
+    @cached_property
+    def native(self) -> _native.GrammarVocabulary:
+        return _native.GrammarVocabulary(self.token_bytes, list(self.stop_token_ids), self.vocabulary_size)
+
+    @cached_property
+    def max_token_bytes(self) -> int:
+        return max(map(len, self.token_bytes), default=0)
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, vocabulary_size: int | None = None) -> TokenizerInfo:
@@ -55,21 +69,8 @@ class TokenizerInfo:
 
     def split(self, data: bytes) -> list[int] | None:
         """Tokens that spell some bytes, the longest first; None where no token has a byte that is needed."""
-        trie, tokens, begin = self.trie, list[int](), 0
-        while begin < len(data):
-            node, found, end = 0, -1, begin
-            for place in range(begin, len(data)):
-                child = trie.child(node, data[place])
-                if child is None:
-                    break
-                node = child
-                if trie.own[node]:
-                    found, end = int(trie.order[trie.first[node]]), place + 1
-            if found < 0:
-                return None
-            tokens.append(found)
-            begin = end
-        return tokens
+        found: list[int] | None = self.native.split(data)
+        return found
 
     @property
     def mask_words(self) -> int:

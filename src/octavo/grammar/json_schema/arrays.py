@@ -11,7 +11,7 @@ from octavo.grammar.errors import GrammarUnsupportedError
 from octavo.grammar.json_schema.cases import Case
 from octavo.grammar.json_schema.scalars import Goal
 from octavo.grammar.layout import NONE, next_space
-from octavo.grammar.network import BasePosition, Position, Return
+from octavo.grammar.network import BasePosition, Outline, Position, Return
 from octavo.grammar.text_positions import PlainText, StringText, Watch
 
 if TYPE_CHECKING:
@@ -168,6 +168,13 @@ class ArrayShape:
                 result.append((goal, after))
         return result
 
+    def goes_on(self, progress: Progress) -> bool:
+        """Whether there can be a next item."""
+        choices = self.choices(progress)
+        if not self.unique:
+            return bool(choices)
+        return any(self.unique_items(goal, after) for goal, after in choices)
+
     def unique_items(self, goal: Goal, after: Progress) -> list[tuple[Position, Return]]:
         """The beginnings of an item that differs from those before: each kind of scalar by itself."""
         goals, algebra, scalars = self.goals, self.goals.algebra, self.goals.scalars
@@ -210,6 +217,9 @@ class TextWatch(Watch):
     goals: Goals
     text: str
 
+    def native(self) -> tuple[Goals, int, tuple[int, ...], str]:
+        return (self.goals, self.goals.algebra.empty, (), self.text)
+
     def step(self, code_point: int) -> Watch:
         return TextWatch(self.goals, self.text + chr(code_point))
 
@@ -234,6 +244,24 @@ class ArrayPosition(BasePosition):
     def begin(cls, shape: ArrayShape) -> Position:
         return cls(shape, OPEN, shape.start())
 
+    @property
+    def silent(self) -> bool:
+        return self.phase == CLOSED
+
+    def outline(self) -> Outline:
+        shape, phase, progress = self.shape, self.phase, self.progress
+        layout = shape.goals.layout_number
+        if phase == OPEN:
+            return Outline(moves=((0x5B, ArrayPosition(shape, FIRST, progress)),))
+        if phase == CLOSED:
+            return Outline(ending=0)
+        closes = phase in (FIRST, AFTER) and shape.may_close(progress)
+        moves = ((0x5D, ArrayPosition(shape, CLOSED, _DONE)),) if closes else ()
+        if phase == AFTER:
+            tight = ((0x2C, ArrayPosition(shape, NEXT, progress)),) if shape.goes_on(progress) else ()
+            return Outline(layout=layout if closes else 0, moves=moves, tight=tight)
+        return Outline(layout=layout, moves=moves, calls=self.calls())
+
     def ending(self) -> int | None:
         return 0 if self.phase == CLOSED else None
 
@@ -247,7 +275,7 @@ class ArrayPosition(BasePosition):
         if closes and byte == 0x5D:
             return ArrayPosition(shape, CLOSED, _DONE)
         if phase == AFTER and byte == 0x2C and self.space == NONE:
-            return ArrayPosition(shape, NEXT, self.progress) if shape.choices(self.progress) else None
+            return ArrayPosition(shape, NEXT, self.progress) if shape.goes_on(self.progress) else None
         if phase == AFTER and not closes:
             return None
         space = next_space(shape.goals.layout, self.space, byte)
@@ -284,4 +312,6 @@ class UniqueRead:
 
     def resume(self, label: int) -> Position | None:
         text = self.shape.goals.labelled_text(label)
+        if not text:  # some text that no other is equal to
+            return ArrayPosition(self.shape, AFTER, self.progress)
         return ArrayPosition(self.shape, AFTER, replace(self.progress, used=self.progress.used | {text}))

@@ -16,6 +16,7 @@ from octavo.grammar.json_schema.formulas import ANNOTATIONS, Formulas
 from octavo.grammar.json_schema.object_positions import ObjectPosition
 from octavo.grammar.json_schema.objects import ObjectShape
 from octavo.grammar.json_schema.scalars import Goal, Scalars
+from octavo.grammar.layout import LAYOUTS
 from octavo.grammar.network import Position, Return, Silent
 from octavo.grammar.text_positions import PlainText, StringText
 
@@ -31,6 +32,7 @@ class Goals:
         self.document = document
         self.any_order = any_order
         self.layout = layout
+        self.layout_number = len(LAYOUTS) - 1 - LAYOUTS.index(layout)
         self.algebra = Algebra()
         self.formulas = Formulas(document)
         self.scalars = Scalars(self.algebra, self.formulas)
@@ -83,6 +85,9 @@ class Goals:
 
     def labelled_text(self, label: int) -> str:
         return self._texts[label]
+
+    def native_label(self, index: int, classes: int, text: str | None) -> int:
+        return self.text_label(text or "")
 
     def position(self, goal: Goal) -> Position:
         return GoalPosition(self, goal)

@@ -42,6 +42,12 @@ class Comparison:
     count: int = 0
     order: int = 0  # of the digits read so far against the value's
 
+    def native(self) -> tuple[str, bool, str, str, int] | None:
+        if self.phase != START or self.sign < 0:
+            return None
+        bits = sum(1 << (order + 1) for order in self.allowed)
+        return ("comparison", self.negative, self.whole, self.fraction, bits)
+
     @property
     def nullable(self) -> bool:
         return self.phase in (INTEGER, FRACTION) and self._order_of_value() in self.allowed
@@ -87,6 +93,9 @@ class Multiple:
     signed: bool = False
     remainder: int = 0
     count: int = 0
+
+    def native(self) -> tuple[str, int, int] | None:
+        return ("multiple", self.modulus, self.places) if self.phase == START and not self.signed else None
 
     @property
     def nullable(self) -> bool:

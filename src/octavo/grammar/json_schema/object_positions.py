@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from octavo.grammar.json_schema.objects import ObjectShape, Progress
 from octavo.grammar.json_schema.scalars import Goal
 from octavo.grammar.layout import NONE, next_space
-from octavo.grammar.network import BasePosition, Position, Return
+from octavo.grammar.network import BasePosition, Outline, Position, Return
 
 OPEN, FIRST, COLON, VALUE, AFTER, NEXT, CLOSED = range(7)
 
@@ -26,6 +26,28 @@ class ObjectPosition(BasePosition):
     @classmethod
     def begin(cls, shape: ObjectShape) -> Position:
         return cls(shape, OPEN, shape.start())
+
+    @property
+    def silent(self) -> bool:
+        return self.phase == CLOSED
+
+    def outline(self) -> Outline:
+        shape, phase, progress = self.shape, self.phase, self.progress
+        layout = shape.goals.layout_number
+        if phase == OPEN:
+            return Outline(moves=((0x7B, ObjectPosition(shape, FIRST, progress)),))
+        if phase == COLON:
+            return Outline(moves=((0x3A, ObjectPosition(shape, VALUE, progress, NONE, self.choices)),))
+        if phase == CLOSED:
+            return Outline(ending=0)
+        closes = phase in (FIRST, AFTER) and shape.may_close(progress)
+        moves = ((0x7D, ObjectPosition(shape, CLOSED, _DONE)),) if closes else ()
+        if phase == AFTER:
+            goes_on = shape.key(progress) is not None
+            tight = ((0x2C, ObjectPosition(shape, NEXT, progress)),) if goes_on else ()
+            return Outline(layout=layout if closes else 0, moves=moves, tight=tight)
+        closing = self.closing_calls() if phase != VALUE else None
+        return Outline(layout=layout, moves=moves, calls=self.calls(), closing_calls=closing)
 
     def ending(self) -> int | None:
         return 0 if self.phase == CLOSED else None

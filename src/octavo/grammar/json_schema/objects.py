@@ -70,6 +70,7 @@ class ObjectShape:
                     self._universals.append((spec, None if kind == "forbidden" else item[2]))
         self.names = [*names, *(name for name in late if name not in names)]
         self.trie = LiteralTrie.build(self.names)
+        self.names_leaf = goals.algebra.leaf(self.trie) if self.names else goals.algebra.empty
         self._name_goals: list[Goal | None | bool] = [False if n in absent else True for n in self.names]
         self._labels: list[tuple[int, int, str]] = []  # name index or -1, classes, text
         self._label_ids: dict[tuple[int, int, str], int] = {}
@@ -254,7 +255,7 @@ class ObjectShape:
         if parts[0] == algebra.empty:
             return algebra.empty
         if self.names:
-            parts.append(algebra.negate(algebra.leaf(self.trie)))
+            parts.append(algebra.negate(self.names_leaf))
         if progress.used:
             parts.append(algebra.negate(scalars.texts(sorted(progress.used))))
         return algebra.both(*parts)
@@ -322,6 +323,9 @@ class ObjectShape:
             self._labels.append(key)
         return self._label_ids[key]
 
+    def native_label(self, index: int, classes: int, text: str | None) -> int:
+        return self.label(index, 0 if index >= 0 else classes, text or "" if index < 0 else "")
+
     def after_key(self, progress: Progress, label: int) -> tuple[tuple[Goal, Progress], ...]:
         """What the value may be after this key, and what has been read once it ends."""
         index, classes, text = self._labels[label]
@@ -363,6 +367,11 @@ class KeyWatch(Watch):
     node: LiteralTrie | None
     classes: tuple[int, ...]
     text: str | None = None
+
+    def native(self) -> tuple[ObjectShape, int, tuple[int, ...], str | None] | None:
+        if self.text or self.node is not self.shape.trie:
+            return None
+        return (self.shape, self.shape.names_leaf, self.classes, self.text)
 
     def step(self, code_point: int) -> Watch:
         algebra = self.shape.goals.algebra

@@ -1,0 +1,277 @@
+// The grammar engine as Python sees it: positions of Python's are numbered, asked for their outline once, and followed
+// natively from then on.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bind/algebra.h"
+#include "grammar/matcher.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+namespace g = octavo::grammar;
+
+namespace {
+
+// Objects by number, equal ones by the same.
+class Numbered {
+ public:
+  int number(nb::handle object) {
+    PyObject* found = PyDict_GetItemWithError(numbers_.ptr(), object.ptr());
+    if (found) return int(PyLong_AsLong(found));
+    if (PyErr_Occurred()) throw nb::python_error();
+    const int made = int(objects_.size());
+    numbers_[object] = made;
+    objects_.push_back(nb::borrow(object));
+    return made;
+  }
+  const nb::object& operator[](int index) const { return objects_[std::size_t(index)]; }
+
+ private:
+  std::vector<nb::object> objects_;
+  nb::dict numbers_;
+};
+
+struct VocabularyObject {
+  std::shared_ptr<const g::Vocabulary> vocabulary;
+};
+
+struct CacheObject {
+  std::shared_ptr<g::InsideCache> cache;
+};
+
+std::shared_ptr<const g::Vocabulary> vocabulary_of(nb::handle tokens, std::vector<std::int32_t> stops, std::int32_t size) {
+  std::vector<std::string> bytes;
+  for (nb::handle token : tokens) {
+    char* data = nullptr;
+    Py_ssize_t length = 0;
+    if (PyBytes_AsStringAndSize(token.ptr(), &data, &length) < 0) throw nb::python_error();
+    bytes.emplace_back(data, std::size_t(length));
+  }
+  if (size < 0 || std::size_t(size) < bytes.size()) throw nb::value_error("the vocabulary's size is too small");
+  for (std::int32_t token : stops)
+    if (token < 0 || token >= size) throw nb::value_error("a stop token is outside the vocabulary");
+  return std::make_shared<const g::Vocabulary>(std::move(bytes), std::move(stops), size);
+}
+
+class EngineObject final : public g::Network {
+ public:
+  EngineObject(nb::handle start, const VocabularyObject& vocabulary, const CacheObject& cache, nb::tuple limits,
+               std::size_t budget, nb::tuple types)
+      : plain_type_(types[0]), string_type_(types[1]),
+        engine(*this,
+               {nb::cast<std::size_t>(nb::object(limits[0])), nb::cast<std::size_t>(nb::object(limits[1])),
+                nb::cast<std::size_t>(nb::object(limits[2])), nb::cast<int>(nb::object(limits[3]))},
+               vocabulary.vocabulary, cache.cache, budget) {
+    engine.start = engine.automaton.state_of(position(start));
+  }
+
+  EngineObject(const EngineObject&) = delete;
+
+  int position(nb::handle object) {
+    const PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
+    if (type == plain_type_.ptr() || type == string_type_.ptr()) {
+      const int made = text(object, type == string_type_.ptr());
+      if (made >= 0) return made;
+    }
+    return engine.automaton.object(objects_.number(object));
+  }
+
+  g::Outline outline(int number) override {
+    const nb::object object = objects_[number];
+    const nb::object outline = nb::getattr(object, "outline", nb::none());
+    const nb::object whole = outline.is_none() ? nb::none() : nb::object(outline());
+    g::Outline result;
+    if (whole.is_none()) {
+      result.stepped = true;
+      result.ending = label_or_none(object.attr("ending")());
+      result.silent = nb::cast<bool>(nb::getattr(object, "silent", nb::bool_(false)));
+      result.calls = calls(object.attr("calls")());
+      const nb::object closing = nb::getattr(object, "closing_calls", nb::none());
+      result.has_closing_calls = !closing.is_none();
+      if (result.has_closing_calls) result.closing_calls = calls(closing());
+      return result;
+    }
+    const nb::tuple parts = nb::cast<nb::tuple>(whole);
+    result.ending = label_or_none(parts[0]);
+    result.layout = nb::cast<int>(nb::object(parts[1]));
+    result.moves = moves(parts[2]);
+    result.tight = moves(parts[3]);
+    result.calls = calls(parts[4]);
+    result.has_closing_calls = !nb::object(parts[5]).is_none();
+    if (result.has_closing_calls) result.closing_calls = calls(parts[5]);
+    result.silent = result.layout == 0 && result.moves.empty() && result.tight.empty();
+    return result;
+  }
+
+  int step(int number, std::uint8_t byte) override { return position_or_dead(objects_[number].attr("step")(byte)); }
+
+  int resume(int returning, int label) override {
+    return position_or_dead(returns_[returning].attr("resume")(label));
+  }
+
+  int label(int labeler, int text_index, std::uint32_t classes, const std::u32string* captured) override {
+    nb::object text = nb::none();
+    if (captured) {
+      text = nb::steal(PyUnicode_FromKindAndData(PyUnicode_4BYTE_KIND, captured->data(), Py_ssize_t(captured->size())));
+      if (!text.is_valid()) throw nb::python_error();
+    }
+    return nb::cast<int>(labelers_[labeler].attr("native_label")(text_index, classes, text));
+  }
+
+  bool closing_steps(int number, std::vector<std::pair<std::string, int>>& steps) override {
+    const nb::object known = nb::getattr(objects_[number], "closing_steps", nb::none());
+    const nb::object found = known.is_none() ? nb::none() : nb::object(known());
+    if (found.is_none()) return false;
+    for (nb::handle item : found) {
+      const nb::object text = item[0], target = item[1];
+      const auto bytes = nb::cast<nb::bytes>(text);
+      steps.emplace_back(std::string(bytes.c_str(), bytes.size()), position(target));
+    }
+    return true;
+  }
+
+  nb::object plain_type_, string_type_;
+
+ private:
+  static int label_or_none(nb::handle label) { return label.is_none() ? g::kNoLabel : nb::cast<int>(label); }
+
+  int position_or_dead(nb::handle object) { return object.is_none() ? g::kDead : position(object); }
+
+  std::vector<g::Call> calls(nb::handle list) {
+    std::vector<g::Call> result;
+    for (nb::handle item : list) {
+      const nb::object callee = item[0], returning = item[1];
+      const int number = position(callee);
+      result.push_back({number, returning.is_none() ? g::kNoReturn : returns_.number(returning)});
+    }
+    return result;
+  }
+
+  std::vector<std::pair<std::uint8_t, int>> moves(nb::handle list) {
+    std::vector<std::pair<std::uint8_t, int>> result;
+    for (nb::handle item : list) {
+      const nb::object byte = item[0], target = item[1];
+      result.emplace_back(nb::cast<std::uint8_t>(byte), position(target));
+    }
+    return result;
+  }
+
+  // A place in a text of the core's own kind; -1 where only Python knows how it goes on.
+  int text(nb::handle object, bool in_string) {
+    const nb::object algebra = object.attr("algebra"), watch = object.attr("watch"), partial = object.attr("partial");
+    AlgebraObject* known = nullptr;
+    if (!nb::try_cast(algebra, known)) return -1;
+    g::TextPlace place;
+    place.algebra = &known->core;
+    place.expression = nb::cast<int>(object.attr("expression"));
+    if (place.expression < 0 || place.expression >= known->core.size()) throw nb::index_error("no such expression");
+    const nb::object low = partial[0], high = partial[1], left = partial[2];
+    place.partial = {nb::cast<std::uint32_t>(low), nb::cast<std::uint32_t>(high), nb::cast<int>(left)};
+    constexpr g::Mode kModes[] = {g::Mode::body, g::Mode::before, g::Mode::utf8, g::Mode::escape, g::Mode::hex,
+                                  g::Mode::low_escape, g::Mode::low_u, g::Mode::low_hex, g::Mode::closed};
+    if (in_string) place.mode = kModes[nb::cast<unsigned>(object.attr("mode")) % 9];
+    if (!watch.is_none()) {
+      const nb::object seen = watch.attr("native")();
+      if (seen.is_none()) return -1;
+      const nb::object labeler = seen[0], texts = seen[1], classes = seen[2], captured = seen[3];
+      g::Watch made{labelers_.number(labeler), &known->core, nb::cast<int>(texts), {}};
+      if (!captured.is_none()) made.captured = engine.automaton.capture(code_points(captured));
+      for (nb::handle expression : classes) made.classes.push_back(nb::cast<int>(expression));
+      place.watch = engine.automaton.watch(std::move(made));
+    }
+    kept_.number(algebra);
+    return engine.automaton.text(place);
+  }
+
+  Numbered objects_, returns_, labelers_, kept_;
+
+ public:
+  g::Engine engine;  // last: it goes first
+};
+
+using Words = nb::ndarray<std::int32_t, nb::c_contig, nb::device::cpu>;
+
+struct MatcherObject : g::Matcher {
+  explicit MatcherObject(EngineObject& engine) : g::Matcher(engine.engine) {}
+};
+
+std::uint32_t* row_of(const g::Matcher& self, const Words& words, std::size_t index) {
+  const std::size_t needed = self.engine().vocabulary->words(), dimensions = words.ndim();
+  const std::size_t width = dimensions == 2 ? words.shape(1) : words.size(), rows = dimensions == 2 ? words.shape(0) : 1;
+  if (dimensions < 1 || dimensions > 2 || width < needed)
+    throw nb::value_error("the bitmask needs ceil(vocabulary_size / 32) words a row");
+  if (dimensions == 2 && index >= rows) throw nb::index_error("the bitmask has no such row");
+  auto* row = reinterpret_cast<std::uint32_t*>(words.data()) + (dimensions == 2 ? index * width : 0);
+  std::fill(row + needed, row + width, 0);
+  return row;
+}
+
+}  // namespace
+
+void bind_grammar(nb::module_& module) {
+  nb::class_<VocabularyObject>(module, "GrammarVocabulary", "Tokens as a trie.")
+      .def("__init__",
+           [](VocabularyObject* self, nb::handle tokens, std::vector<std::int32_t> stops, std::int32_t size) {
+             new (self) VocabularyObject{vocabulary_of(tokens, std::move(stops), size)};
+           })
+      .def("split", [](const VocabularyObject& self, nb::bytes text) -> nb::object {
+        const std::vector<std::int32_t> tokens = self.vocabulary->split({text.c_str(), text.size()});
+        return tokens.empty() && text.size() ? nb::none() : nb::cast(tokens);
+      });
+  nb::class_<CacheObject>(module, "GrammarCache", "What positions with equal content share, under a budget of bytes.")
+      .def("__init__",
+           [](CacheObject* self, std::size_t budget) { new (self) CacheObject{std::make_shared<g::InsideCache>(budget)}; })
+      .def_prop_ro("bytes", [](const CacheObject& self) { return self.cache->bytes(); })
+      .def_prop_ro("entries", [](const CacheObject& self) { return self.cache->entries(); });
+  nb::class_<EngineObject>(module, "GrammarEngine", "The automaton and the masks of one grammar over one vocabulary.")
+      .def(nb::init<nb::handle, const VocabularyObject&, const CacheObject&, nb::tuple, std::size_t, nb::tuple>())
+      .def_prop_ro("states", [](const EngineObject& self) { return self.engine.automaton.states(); })
+      .def_prop_ro("positions", [](const EngineObject& self) { return self.engine.automaton.positions(); })
+      .def_prop_ro("mask_bytes", [](const EngineObject& self) { return self.engine.masks.bytes(); })
+      .def_prop_ro("bytes", [](const EngineObject& self) {
+        return self.engine.automaton.bytes() + self.engine.masks.bytes();
+      });
+  nb::class_<MatcherObject>(module, "GrammarMatcher", "One text in the making.")
+      .def(nb::init<EngineObject&>(), nb::keep_alive<1, 2>())
+      .def("copy_from", [](MatcherObject& self, const MatcherObject& other) { self = other; })
+      .def_prop_ro("state", [](const MatcherObject& self) { return self.state(); })
+      .def_prop_ro("stopped", [](const MatcherObject& self) { return self.stopped(); })
+      .def_prop_ro("steps", [](const MatcherObject& self) { return self.steps(); })
+      .def("accept_token", [](MatcherObject& self, std::int32_t token) { return self.accept_token(token); },
+           "Advance by one token; False, and nothing changes, where it is not allowed.")
+      .def("accept_bytes", [](MatcherObject& self, nb::bytes text) { return self.accept_bytes({text.c_str(), text.size()}); },
+           "Advance by some bytes, as one step; False, and nothing changes, where they are not allowed.")
+      .def("is_token_allowed", [](MatcherObject& self, std::int32_t token) { return self.allows(token); })
+      .def("fill_next_token_bitmask",
+           [](MatcherObject& self, const Words& bitmask, std::size_t index) {
+             self.fill(row_of(self, bitmask, index), self.engine().vocabulary->words());
+             return true;
+           },
+           "bitmask"_a, "index"_a = 0)
+      .def("allowed_count", [](MatcherObject& self) { return self.allowed(); },
+           "How many tokens may follow, and one of them (or -1).")
+      .def("native_forced_bytes", [](MatcherObject& self, std::size_t limit) {
+        const std::string text = self.forced_bytes(limit);
+        return nb::bytes(text.data(), text.size());
+      })
+      .def("longer_token", [](MatcherObject& self, nb::bytes before, nb::bytes tail) {
+        const int state = self.engine().after(self.state(), {before.c_str(), before.size()});
+        return state != g::kDead && self.engine().masks.longer_token(state, {tail.c_str(), tail.size()});
+      })
+      .def("roll_back", [](MatcherObject& self, std::size_t steps) { return self.rollback(steps); })
+      .def("reset", [](MatcherObject& self) { self.reset(); })
+      .def("is_completed", [](const MatcherObject& self) { return self.completed(); })
+      .def("is_terminated", [](const MatcherObject& self) { return self.terminated(); })
+      .def("closing_bytes", [](MatcherObject& self, std::size_t limit) -> nb::object {
+        const std::optional<std::string> found = self.engine().closings.find(self.state(), limit);
+        return found ? nb::object(nb::bytes(found->data(), found->size())) : nb::none();
+      }, "limit"_a = 4096);
+}

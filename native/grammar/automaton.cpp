@@ -1,0 +1,429 @@
+#include "grammar/automaton.h"
+
+#include <algorithm>
+#include <string>
+
+#include "grammar/closure.h"
+#include "grammar/errors.h"
+
+namespace octavo::grammar {
+
+namespace {
+
+ByteTable unknown_table() {
+  ByteTable table;
+  table.fill(kUnknown);
+  return table;
+}
+const ByteTable kUnknownTable = unknown_table();
+
+const std::vector<Call> kNoCalls;
+
+int free_characters(const TextPlace& place) {
+  if (place.watch >= 0) return 0;
+  int expression = place.expression;
+  if (place.mode == Mode::utf8) {  // one that `simplified` made: any character, and then?
+    const Term& term = place.algebra->term(expression);
+    if (term.kind != TermKind::concat || term.first != place.algebra->any_character) return 0;
+    expression = term.second;
+  } else if (place.mode != Mode::body) {
+    return 0;
+  }
+  if (expression == place.algebra->anything) return kEndless;
+  const Term& term = place.algebra->term(expression);
+  const bool counts = term.kind == TermKind::repeat && term.first == place.algebra->any_character && term.second == 0;
+  return counts ? term.third : 0;
+}
+
+}  // namespace
+
+int Automaton::intern(const Content& key, Position position) {
+  const auto [place, is_new] = position_ids_.try_emplace(key, int(positions_.size()));
+  if (!is_new) return place->second;
+  if (positions_.size() >= limits_.max_positions) {
+    position_ids_.erase(place);
+    throw TooComplex("the grammar reached " + std::to_string(limits_.max_positions) + " positions, its limit");
+  }
+  positions_.push_back(std::make_unique<Position>(std::move(position)));
+  return int(positions_.size()) - 1;
+}
+
+int Automaton::watch(Watch watch) {
+  ContentBuilder content(201);
+  content.add(unique_).add(std::uint64_t(watch.labeler)).add(watch.algebra->term(watch.texts).content);
+  for (int expression : watch.classes) content.add(watch.algebra->term(expression).content);
+  content.add(std::uint64_t(std::int64_t(watch.captured)));
+  const auto [place, is_new] = watch_ids_.try_emplace(content.done(), int(watches_.size()));
+  if (is_new) watches_.push_back(std::move(watch));
+  return place->second;
+}
+
+int Automaton::capture(const std::u32string& text) {
+  const auto [place, is_new] = captured_ids_.try_emplace(text, int(captured_.size()));
+  if (is_new) captured_.push_back(text);
+  return place->second;
+}
+
+int Automaton::without_capture(const Position& position) {
+  TextPlace place = position.text;
+  Watch other = watches_[std::size_t(place.watch)];
+  other.captured = kSomeText;
+  place.watch = watch(std::move(other));
+  return text(place);
+}
+
+int Automaton::label_of(const TextPlace& place) {
+  if (place.watch < 0) return place.label;
+  const Watch& watch = watches_[std::size_t(place.watch)];
+  std::uint32_t classes = 0;
+  for (std::size_t i = 0; i < watch.classes.size(); ++i)
+    classes |= std::uint32_t(watch.algebra->nullable(watch.classes[i])) << i;
+  const Term& texts = watch.algebra->term(watch.texts);
+  const int index = texts.kind == TermKind::leaf ? watch.algebra->leaves().text_index(texts.leaf) : -1;
+  if (watch.captured >= 0)
+    return network_.label(watch.labeler, index, classes, &captured_[std::size_t(watch.captured)]);
+  const std::array<std::uint32_t, 3> key{std::uint32_t(watch.labeler), std::uint32_t(index), classes};
+  const auto known = labels_.find(key);
+  if (known != labels_.end()) return known->second;
+  return labels_[key] = network_.label(watch.labeler, index, classes, nullptr);
+}
+
+// Inside a character all of whose ends lead to the same, it does not matter which character has begun.
+void Automaton::simplify(TextPlace& place) {
+  const Partial partial = place.partial;
+  const int bits = 6 * partial.left;
+  if (partial.high - partial.low != (1u << bits) - 1) return;
+  Algebra& algebra = *place.algebra;
+  const auto covering = [&](const Moves& moves) {  // kDead: none, kUnknown: several
+    int found = kDead;
+    for (const Move& move : moves) {
+      if (move.high < partial.low || move.low > partial.high) continue;
+      found = move.low <= partial.low && move.high >= partial.high ? move.target : kUnknown;
+    }
+    return found;
+  };
+  const int target = covering(algebra.live_moves(place.expression));
+  if (target < 0) return;
+  if (place.watch >= 0) {
+    Watch after = watches_[std::size_t(place.watch)];
+    if (after.captured >= 0) return;
+    if (covering(algebra.moves(after.texts)) != kDead) return;
+    after.texts = algebra.empty;
+    for (int& expression : after.classes) {
+      const int one = covering(algebra.moves(expression));
+      if (one == kUnknown) return;
+      expression = one == kDead ? algebra.empty : one;
+      if (expression != algebra.empty && expression != algebra.anything) return;
+    }
+    place.watch = watch(std::move(after));
+    place.label = label_of(place);
+    place.watch = -1;
+  }
+  constexpr Partial kAny[] = {{}, {0x80, 0xBF, 1}, {0x1000, 0x1FFF, 2}, {0x40000, 0x7FFFF, 3}};
+  place.partial = kAny[partial.left];
+  place.expression = algebra.concat(algebra.any_character, target);
+}
+
+int Automaton::text(TextPlace place) {
+  if (place.partial.left > 0 && (place.mode == Mode::utf8 || place.mode == Mode::plain)) simplify(place);
+  if (place.watch >= 0) {
+    // A watch that will say the same whatever comes is replaced by what it says.
+    const Watch& watch = watches_[std::size_t(place.watch)];
+    const Algebra& algebra = *watch.algebra;
+    bool constant = watch.captured < 0 && watch.texts == algebra.empty;
+    for (int expression : watch.classes)
+      constant = constant && (expression == algebra.empty || expression == algebra.anything);
+    if (constant || place.mode == Mode::closed) {
+      place.label = label_of(place);
+      place.watch = -1;
+    }
+  }
+  ContentBuilder content(202);
+  content.add(place.algebra->term(place.expression).content).add(std::uint64_t(place.mode));
+  content.add(std::uint64_t(place.partial.low) << 32 | place.partial.high).add(std::uint64_t(place.partial.left));
+  if (place.watch >= 0) {
+    const Watch& watch = watches_[std::size_t(place.watch)];
+    content.add(unique_).add(std::uint64_t(watch.labeler)).add(std::uint64_t(place.watch));
+  }
+  Position made;
+  made.content = content.done();
+  made.text = place;
+  made.free = free_characters(place);
+  content.add(std::uint64_t(place.watch < 0 ? place.label : -1));
+  return intern(content.done(), std::move(made));
+}
+
+int Automaton::object(int object, int space) {
+  const Content content = ContentBuilder(203).add(unique_).add(std::uint64_t(object)).add(std::uint64_t(space)).done();
+  Position made;
+  made.kind = Position::Kind::spaced;
+  made.object = object;
+  made.space = space;
+  made.content = content;
+  return intern(content, std::move(made));
+}
+
+Position& Automaton::expand(int index) {
+  Position& position = *positions_[std::size_t(index)];
+  if (position.expanded) return position;
+  if (position.kind == Position::Kind::text) {
+    if (text_ends(position.text)) position.ending = label_of(position.text);
+    position.silent = position.text.mode == Mode::closed ||
+                      (position.text.mode == Mode::plain && position.text.partial == Partial{} &&
+                       position.text.algebra->live_moves(position.text.expression).empty());
+  } else {
+    if (position.space == 0) {
+      position.outline = std::make_shared<const Outline>(network_.outline(position.object));
+    } else {
+      position.outline = expand(this->object(position.object)).outline;
+    }
+    position.ending = position.outline->ending;
+    position.silent = position.outline->silent;
+  }
+  position.expanded = true;
+  return position;
+}
+
+const std::vector<Call>& Automaton::calls(const Position& position) const {
+  return position.outline ? position.outline->calls : kNoCalls;
+}
+
+int Automaton::after_character(TextPlace place, std::uint32_t code_point) {
+  const int target = place.algebra->live_step(place.expression, code_point);
+  if (target < 0) return kDead;
+  place.expression = target;
+  place.partial = {};
+  if (place.mode != Mode::plain) place.mode = Mode::body;
+  if (place.watch >= 0) {
+    Watch after = watches_[std::size_t(place.watch)];
+    after.texts = after.algebra->step(after.texts, code_point);
+    for (int& expression : after.classes) expression = after.algebra->step(expression, code_point);
+    if (after.captured >= 0)
+      after.captured = capture(captured_[std::size_t(after.captured)] + char32_t(code_point));
+    place.watch = watch(std::move(after));
+  }
+  return text(place);
+}
+
+int Automaton::step_uncached(int index, std::uint8_t byte) {
+  const Position& position = expand(index);
+  if (position.kind == Position::Kind::text) {
+    TextPlace place = position.text;
+    std::uint32_t code_point = 0;
+    switch (step_text(place, byte, code_point)) {
+      case TextStep::dead: return kDead;
+      case TextStep::place: return text(place);
+      case TextStep::character: return after_character(position.text, code_point);
+    }
+  }
+  const Outline& outline = *position.outline;
+  if (outline.stepped) return network_.step(position.object, byte);
+  if (position.space == 0) {
+    for (const auto& [value, target] : outline.tight)
+      if (value == byte) return target;
+  }
+  for (const auto& [value, target] : outline.moves)
+    if (value == byte) return target;
+  const int space = next_space(outline.layout, position.space, byte);
+  return space < 0 ? kDead : object(position.object, space);
+}
+
+int Automaton::step_position(int index, std::uint8_t byte) {
+  Position& position = *positions_[std::size_t(index)];
+  if (!position.steps) {
+    position.steps = std::make_unique<ByteTable>(kUnknownTable);
+    ++tables_;
+  }
+  int found = (*position.steps)[byte];
+  if (found == kUnknown) {
+    found = step_uncached(index, byte);
+    (*position.steps)[byte] = found;
+    if (position.kind == Position::Kind::text) fill_alike(position, byte, found);
+  }
+  return found;
+}
+
+// The bytes that lead where `byte` leads, because one interval of characters has them all.
+void Automaton::fill_alike(Position& position, std::uint8_t byte, int target) {
+  const TextPlace& place = position.text;
+  const bool whole = place.mode == Mode::body || (place.mode == Mode::plain && place.partial == Partial{});
+  if (!whole || (byte >= 0x80 && (byte < 0xC2 || target < 0))) return;
+  const auto special = [&](int value) {
+    return place.mode == Mode::body && (value < 0x20 || value == '"' || value == '\\');
+  };
+  if (special(byte)) return;
+  std::uint32_t low = byte, high = byte;
+  int bits = 0;
+  if (byte >= 0x80) {  // only where it does not matter which character begins
+    Partial own;
+    begin_utf8(byte, own);
+    bits = 6 * own.left;
+    low = own.low;
+    high = own.high;
+    if (high - low != (1u << bits) - 1) return;
+  }
+  Interval alike{0, 0x10FFFF};
+  const auto narrow = [&](const Moves& moves) {
+    std::uint32_t from = 0;
+    for (const Move& move : moves) {
+      if (move.low > high) {
+        alike = {std::max(alike.low, from), std::min(alike.high, move.low - 1)};
+        return;
+      }
+      if (move.high >= low) {
+        alike = {std::max(alike.low, move.low), std::min(alike.high, move.high)};
+        return;
+      }
+      from = move.high + 1;
+    }
+    alike.low = std::max(alike.low, from);
+  };
+  narrow(place.algebra->live_moves(place.expression));
+  if (place.watch >= 0) {
+    const Watch& watch = watches_[std::size_t(place.watch)];
+    if (watch.captured >= 0) return;
+    narrow(place.algebra->moves(watch.texts));
+    for (int expression : watch.classes) narrow(place.algebra->moves(expression));
+  }
+  if (alike.low > low || alike.high < high) return;  // several intervals within one first byte
+  for (int other = byte < 0x80 ? 0 : 0xC2; other < (byte < 0x80 ? 0x80 : 0xF5); ++other) {
+    Partial begun{std::uint32_t(other), std::uint32_t(other), 0};
+    if (other >= 0x80) {
+      begin_utf8(std::uint8_t(other), begun);
+      if (6 * begun.left != bits || begun.high - begun.low != (1u << bits) - 1) continue;
+    } else if (special(other)) {
+      continue;
+    }
+    if (alike.low <= begun.low && begun.high <= alike.high) (*position.steps)[std::size_t(other)] = target;
+  }
+}
+
+int Automaton::step_slowly(int index, std::uint8_t byte) {
+  State& state = *states_[std::size_t(index)];
+  if (!state.moves) {
+    state.moves = std::make_unique<ByteTable>(kUnknownTable);
+    ++tables_;
+  }
+  std::vector<Pair> after;
+  for (const Pair& pair : state.pairs) {
+    const int target = step_position(pair.position, byte);
+    if (target >= 0) after.push_back({target, pair.continuation});
+  }
+  const int found = after.empty() ? kDead : close(after);
+  ByteTable& moves = *state.moves;
+  moves[byte] = found;
+  if (state.pairs.size() == 1) {  // bytes that its position does not tell apart
+    const ByteTable& steps = *positions_[std::size_t(state.pairs[0].position)]->steps;
+    const int target = steps[byte];
+    for (std::size_t other = 0; other < 256; ++other) moves[other] = steps[other] == target ? found : moves[other];
+  }
+  return found;
+}
+
+void Automaton::find_loop(State& state) {
+  state.loop_known = true;
+  if (state.pairs.size() != 1) return;
+  const Position& here = position(state.pairs[0].position);
+  const TextPlace& place = here.text;
+  const bool whole = place.mode == Mode::body || (place.mode == Mode::plain && place.partial == Partial{});
+  if (here.kind != Position::Kind::text || !whole || place.watch >= 0) return;
+  Loop loop;
+  for (const Move& move : place.algebra->live_moves(place.expression)) {
+    if (move.target != place.expression) continue;
+    for (std::uint32_t code = move.low; code <= std::min(move.high, 0x7Fu); ++code)
+      if (place.mode == Mode::plain || (code >= 0x20 && code != '"' && code != '\\'))
+        loop.ascii[code / 64] |= std::uint64_t(1) << (code % 64);
+    // All others, the surrogates apart, are two intervals; the second begins where the first has begun before it.
+    if (move.low <= 0x80 && move.high >= 0xD7FF) loop.others = true;
+    if (move.low == 0xE000 && move.high == 0x10FFFF && loop.others) state.loop = std::make_unique<Loop>();
+  }
+  loop.others = state.loop != nullptr;
+  if (loop.ascii[0] || loop.ascii[1] || loop.others) state.loop = std::make_unique<Loop>(loop);
+}
+
+int Automaton::only_byte(int index) {
+  State& state = *states_[std::size_t(index)];
+  if (state.only == kUnknown) {
+    int live = -1;
+    for (int byte = 0; byte < 256; ++byte) {
+      if (step(index, std::uint8_t(byte)) == kDead) continue;
+      if (live >= 0) {
+        live = -1;
+        break;
+      }
+      live = byte;
+    }
+    state.only = live;
+  }
+  return state.only;
+}
+
+int Automaton::resume(int returning, int label) {
+  const std::uint64_t key = std::uint64_t(std::uint32_t(returning)) << 32 | std::uint32_t(label);
+  const auto found = resumed_.find(key);
+  if (found != resumed_.end()) return found->second;
+  const int target = network_.resume(returning, label);
+  resumed_[key] = target;
+  return target;
+}
+
+void Automaton::pop(int continuation, int label, std::vector<Pair>& after) {
+  for (std::size_t i = 0; i < frames_[std::size_t(continuation)].size(); ++i) {
+    const Frame frame = frames_[std::size_t(continuation)][i];
+    const int target = resume(frame.returning, label);
+    if (target >= 0) after.push_back({target, frame.continuation});
+  }
+}
+
+int Automaton::continuation(std::vector<Frame> frames) {
+  std::sort(frames.begin(), frames.end());
+  frames.erase(std::unique(frames.begin(), frames.end()), frames.end());
+  ContentBuilder content(204);
+  for (const Frame& frame : frames)
+    content.add(std::uint64_t(std::uint32_t(frame.returning)) << 32 | std::uint32_t(frame.continuation));
+  const auto known = frame_ids_.find(content.done());
+  if (known != frame_ids_.end()) return known->second;
+  int depth = 0;
+  for (const Frame& frame : frames) depth = std::max(depth, depths_[std::size_t(frame.continuation)] + 1);
+  if (depth > limits_.max_depth)
+    throw TooComplex("the text nests over " + std::to_string(limits_.max_depth) + " rules deep");
+  const int made = int(frames_.size());
+  frame_ids_[content.done()] = made;
+  frames_.push_back(std::move(frames));
+  depths_.push_back(depth);
+  return made;
+}
+
+int Automaton::intern_state(std::vector<Pair> pairs, std::vector<int> endings) {
+  if (pairs.empty() && endings.empty()) return kDead;
+  ContentBuilder content(205);
+  for (const Pair& pair : pairs)
+    content.add(std::uint64_t(std::uint32_t(pair.position)) << 32 | std::uint32_t(pair.continuation));
+  content.add(pairs.size());
+  for (int label : endings) content.add(std::uint64_t(label));
+  const auto [place, is_new] = state_ids_.try_emplace(content.done(), int(states_.size()));
+  if (!is_new) return place->second;
+  if (states_.size() >= limits_.max_states) {
+    state_ids_.erase(place);
+    throw TooComplex("the grammar reached " + std::to_string(limits_.max_states) + " states, its limit");
+  }
+  states_.push_back(std::make_unique<State>());
+  if (pairs.size() == 1 && endings.empty() && pairs[0].continuation == kRoot)
+    states_.back()->free = position(pairs[0].position).free;
+  for (const Pair& pair : pairs) states_.back()->has_text |= position(pair.position).kind == Position::Kind::text;
+  states_.back()->pairs = std::move(pairs);
+  states_.back()->endings = std::move(endings);
+  return int(states_.size()) - 1;
+}
+
+int Automaton::close(const std::vector<Pair>& pairs) {
+  if (pairs.size() == 1) {  // the common case needs no closure: one place that neither ends nor calls
+    const Position& position = expand(pairs[0].position);
+    if (!position.silent && position.ending == kNoLabel && calls(position).empty()) return intern_state(pairs, {});
+  }
+  Closure closure(*this);
+  auto [kernel, endings] = closure.run(pairs);
+  return intern_state(std::move(kernel), std::move(endings));
+}
+
+}  // namespace octavo::grammar

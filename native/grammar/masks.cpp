@@ -1,0 +1,366 @@
+#include "grammar/masks.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "grammar/errors.h"
+
+namespace octavo::grammar {
+
+namespace {
+
+constexpr std::size_t kSparse = 1024;    // tokens up to which a list is kept rather than bits
+constexpr std::size_t kManyHoles = 20'000;
+constexpr std::size_t kFewHoles = 4;
+
+void set(Bits& bits, std::int32_t token) { bits[std::size_t(token) / 32] |= 1u << (token % 32); }
+void drop(Bits& bits, std::int32_t token) { bits[std::size_t(token) / 32] &= ~(1u << (token % 32)); }
+bool has(const Bits& bits, std::int32_t token) { return bits[std::size_t(token) / 32] >> (token % 32) & 1; }
+
+bool within(const std::vector<Range>& ranges, std::uint32_t place) {
+  const auto after = std::upper_bound(ranges.begin(), ranges.end(), place,
+                                      [](std::uint32_t value, const Range& range) { return value < range.first; });
+  return after != ranges.begin() && place < (after - 1)->last;
+}
+
+bool stays(const Loop* loop, const BytesBelow& below) {
+  if (!loop || (below.ascii[0] & ~loop->ascii[0]) != 0 || (below.ascii[1] & ~loop->ascii[1]) != 0) return false;
+  return !below.others || (loop->others && below.utf8);
+}
+
+}  // namespace
+
+std::size_t Inside::bytes() const {
+  std::size_t total = sizeof(Inside) + 4 * (clear.size() + tokens.size()) + sizeof(Range) * as_reference.size();
+  if (bits && !reference) total += 4 * bits->size();
+  for (const Exit& exit : exits) total += sizeof(Exit) + (exit.suffixes ? exit.suffixes->bytes() : 0);
+  return total;
+}
+
+std::shared_ptr<const Inside> InsideCache::find(const Content& content) {
+  const std::lock_guard lock(mutex_);
+  const auto place = places_.find(content);
+  if (place == places_.end()) return nullptr;
+  entries_.splice(entries_.begin(), entries_, place->second);
+  return place->second->inside;
+}
+
+void InsideCache::store(const Content& content, std::shared_ptr<const Inside> inside) {
+  const std::lock_guard lock(mutex_);
+  if (places_.contains(content)) return;
+  bytes_ += inside->bytes();
+  entries_.push_front({content, std::move(inside)});
+  places_[content] = entries_.begin();
+  while (bytes_ > budget_ && entries_.size() > 1) {
+    bytes_ -= entries_.back().inside->bytes();
+    places_.erase(entries_.back().content);
+    entries_.pop_back();
+  }
+}
+
+void Mask::fill(std::uint32_t* words, std::size_t count) const {
+  const Bits* start = bits ? bits.get() : inside ? inside->bits.get() : nullptr;
+  if (start) std::memcpy(words, start->data(), count * sizeof *words);
+  else std::memset(words, 0, count * sizeof *words);
+  if (bits) return;
+  if (inside) {
+    for (std::int32_t token : inside->clear) words[token / 32] &= ~(1u << (token % 32));
+    for (std::int32_t token : inside->tokens) words[token / 32] |= 1u << (token % 32);
+  }
+  for (std::int32_t token : tokens) words[token / 32] |= 1u << (token % 32);
+}
+
+void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
+  const Trie& trie = vocabulary_->trie();
+  struct Open {
+    std::uint32_t end;
+    int state;
+  };
+  std::vector<Open> path{{trie.node(0).end, start}};
+  for (std::uint32_t node = 1; node < trie.node(0).end;) {
+    while (node >= path.back().end) path.pop_back();
+    const TrieNode here = trie.node(node);
+    const int target = automaton_.step(path.back().state, here.byte);
+    if (target == kDead) {
+      node = here.end;
+      continue;
+    }
+    const State& state = automaton_.state(target);
+    if (with_reference && state.free > 0 && (state.free == kEndless || state.free >= here.characters)) {
+      const int label = automaton_.position(state.pairs[0].position).text.label;
+      if (!found.has_reference_label || found.reference_label == label) {
+        found.has_reference_label = true;
+        found.reference_label = label;
+        const Range range{here.first, trie.last(node)};
+        if (!found.as_reference.empty() && found.as_reference.back().last == range.first)
+          found.as_reference.back().last = range.last;
+        else
+          found.as_reference.push_back(range);
+        node = here.end;
+        continue;
+      }
+    }
+    if (here.end > node + 1 && state.endings.empty() && stays(automaton_.loop(target), trie.below(node))) {
+      const auto begin = trie.order().begin();
+      found.tokens.insert(found.tokens.end(), begin + here.first, begin + trie.last(node));
+      node = here.end;
+      continue;
+    }
+    if (!state.pairs.empty())
+      for (std::uint32_t place = 0; place < here.own; ++place) found.tokens.push_back(trie.order()[here.first + place]);
+    for (int label : state.endings) found.holes.push_back({node, label, int(path.size())});
+    if (found.holes.size() > kManyHoles) {
+      found.too_many = true;
+      return;
+    }
+    if (state.pairs.empty()) {  // nothing goes on inside
+      node = here.end;
+      continue;
+    }
+    path.push_back({here.end, target});
+    ++node;
+  }
+}
+
+void MaskMaker::walk(const Trie& trie, std::uint32_t root, int start, std::vector<std::int32_t>& tokens,
+                     std::vector<std::int32_t>* doubtful) {
+  struct Open {
+    std::uint32_t end;
+    int state;
+    bool in_doubt;
+  };
+  std::vector<Open> path{{trie.node(root).end, start, doubtful && automaton_.state(start).has_text}};
+  const auto take = [&](const TrieNode& node, bool in_doubt) {
+    std::vector<std::int32_t>& list = in_doubt ? *doubtful : tokens;
+    for (std::uint32_t place = 0; place < node.own; ++place) list.push_back(trie.order()[node.first + place]);
+  };
+  take(trie.node(root), path[0].in_doubt);
+  for (std::uint32_t node = root + 1; node < trie.node(root).end;) {
+    while (node >= path.back().end) path.pop_back();
+    const TrieNode here = trie.node(node);
+    const int target = automaton_.step(path.back().state, here.byte);
+    if (target == kDead) {
+      node = here.end;
+      continue;
+    }
+    const bool in_doubt = doubtful && (path.back().in_doubt || automaton_.state(target).has_text);
+    if (here.end > node + 1 && !in_doubt && stays(automaton_.loop(target), trie.below(node))) {
+      const auto begin = trie.order().begin();
+      tokens.insert(tokens.end(), begin + here.first, begin + trie.last(node));
+      node = here.end;
+      continue;
+    }
+    take(here, in_doubt);
+    if (here.end > node + 1) path.push_back({here.end, target, in_doubt});
+    ++node;
+  }
+}
+
+bool MaskMaker::allowed(const Pair& pair, std::int32_t token) {
+  int state = automaton_.close({pair});
+  for (char byte : vocabulary_->token(token)) {
+    if (state == kDead) break;
+    state = automaton_.step(state, std::uint8_t(byte));
+  }
+  return state != kDead;
+}
+
+std::shared_ptr<const Inside> MaskMaker::inside(int position) {
+  if (std::size_t(position) >= insides_.size()) insides_.resize(automaton_.positions());
+  if (insides_[std::size_t(position)]) return insides_[std::size_t(position)];
+  const Content content = automaton_.position(position).content;
+  // What a watch or Python knows belongs to this grammar and dies with it.
+  const Position& here = automaton_.position(position);
+  if (here.kind == Position::Kind::text && automaton_.captures(here)) {
+    const std::shared_ptr<const Inside> found = inside(automaton_.without_capture(here));
+    if (std::size_t(position) >= insides_.size()) insides_.resize(automaton_.positions());
+    return insides_[std::size_t(position)] = found;
+  }
+  const bool shares = here.kind == Position::Kind::text && here.text.watch < 0;
+  std::shared_ptr<const Inside> found = shares ? shared_->find(content) : nullptr;
+  if (!found) {
+    found = make_inside(position);
+    if (shares) shared_->store(content, found);
+    else bytes_ += found->bytes();
+  }
+  if (std::size_t(position) >= insides_.size()) insides_.resize(automaton_.positions());
+  insides_[std::size_t(position)] = found;
+  return found;
+}
+
+std::shared_ptr<const Inside> MaskMaker::make_inside(int index) {
+  const Position& position = automaton_.expand(index);
+  const bool is_text = position.kind == Position::Kind::text;
+  const bool own_label = is_text && position.text.watch < 0;
+  std::shared_ptr<const Inside> reference;
+  if (is_text && position.text.mode == Mode::body && position.free != kEndless) {
+    TextPlace place = position.text;
+    place.expression = place.algebra->anything;
+    place.watch = -1;
+    place.label = 0;
+    reference = inside(automaton_.text(place));
+  }
+  Found found;
+  walk_inside(automaton_.state_of(index), reference != nullptr, found);
+  auto made = std::make_shared<Inside>();
+  made->factored = !found.too_many;
+  if (found.too_many) return made;
+  made->tokens = std::move(found.tokens);
+  add_exits(found, own_label, *made);
+  const Trie& trie = vocabulary_->trie();
+  if (!found.as_reference.empty()) {
+    std::size_t kept = 0;
+    for (const Range& range : found.as_reference) kept += range.last - range.first;
+    made->reference = reference;
+    made->reference_label = own_label ? kOwnLabel : found.reference_label;
+    made->as_reference = std::move(found.as_reference);
+    if (kept * 2 > trie.order().size() || kept > 8 * kSparse) {
+      made->bits = reference->bits;
+      std::uint32_t from = 0;
+      for (const Range& range : made->as_reference) {
+        for (; from < range.first; ++from)
+          if (has(*reference->bits, trie.order()[from])) made->clear.push_back(trie.order()[from]);
+        from = range.last;
+      }
+      for (; from < trie.order().size(); ++from)
+        if (has(*reference->bits, trie.order()[from])) made->clear.push_back(trie.order()[from]);
+    } else {
+      for (const Range& range : made->as_reference)
+        for (std::uint32_t place = range.first; place < range.last; ++place)
+          if (has(*reference->bits, trie.order()[place])) made->tokens.push_back(trie.order()[place]);
+    }
+  }
+  if (made->clear.size() > kSparse || made->tokens.size() > kSparse || (is_text && position.free == kEndless)) {
+    auto bits = made->bits ? std::make_shared<Bits>(*made->bits) : std::make_shared<Bits>(vocabulary_->words());
+    for (std::int32_t token : made->clear) drop(*bits, token);
+    for (std::int32_t token : made->tokens) set(*bits, token);
+    made->bits = std::move(bits);
+    made->clear.clear();
+    made->tokens.clear();
+    made->tokens.shrink_to_fit();
+    made->clear.shrink_to_fit();
+  }
+  return made;
+}
+
+void MaskMaker::add_exits(const Found& found, bool own_label, Inside& inside) {
+  const Trie& trie = vocabulary_->trie();
+  std::map<int, std::vector<const Found::Hole*>> by_label;
+  for (const Found::Hole& hole : found.holes) by_label[own_label ? kOwnLabel : hole.label].push_back(&hole);
+  for (const auto& [label, holes] : by_label) {
+    if (holes.size() <= kFewHoles) {
+      for (const Found::Hole* hole : holes) inside.exits.push_back({label, hole->node, nullptr});
+      continue;
+    }
+    std::vector<std::pair<std::string_view, std::int32_t>> suffixes;
+    for (const Found::Hole* hole : holes)
+      for (std::uint32_t place = trie.first(hole->node); place < trie.last(hole->node); ++place) {
+        const std::int32_t token = trie.order()[place];
+        suffixes.emplace_back(vocabulary_->token(token).substr(std::size_t(hole->depth)), token);
+      }
+    inside.exits.push_back({label, 0, std::make_shared<const Trie>(std::move(suffixes))});
+  }
+}
+
+void MaskMaker::leave(const Inside& inside, const Pair& pair, std::vector<std::int32_t>& tokens) {
+  const Position& position = automaton_.position(pair.position);
+  const bool is_text = position.kind == Position::Kind::text;
+  // What was captured may forbid what some other text allows: where that can matter, tokens are tried one by one.
+  const bool captures = is_text && automaton_.captures(position);
+  const int own = !is_text ? 0
+                  : captures ? automaton_.position(automaton_.without_capture(position)).text.label
+                             : position.text.label;
+  std::vector<Pair> after;
+  const auto go = [&](const Exit& exit, int label, const std::vector<Range>* only) {
+    const Trie& trie = exit.suffixes ? *exit.suffixes : vocabulary_->trie();
+    std::vector<std::int32_t> found, doubtful;
+    if (pair.continuation == kRoot) {  // the text is over
+      const TrieNode& node = trie.node(exit.node);
+      for (std::uint32_t place = 0; place < node.own; ++place) found.push_back(trie.order()[node.first + place]);
+    } else {
+      after.clear();
+      automaton_.pop(pair.continuation, label == kOwnLabel ? own : label, after);
+      const int state = after.empty() ? kDead : automaton_.close(after);
+      if (state == kDead) return;
+      walk(trie, exit.node, state, found, captures ? &doubtful : nullptr);
+      if (captures && !exit.suffixes) {
+        doubtful.insert(doubtful.end(), found.begin(), found.end());
+        found.clear();
+      }
+      for (std::int32_t token : doubtful)
+        if (allowed(pair, token)) found.push_back(token);
+    }
+    for (std::int32_t token : found)
+      if (!only || within(*only, std::uint32_t(vocabulary_->rank(token)))) tokens.push_back(token);
+  };
+  for (const Exit& exit : inside.exits) go(exit, exit.label, nullptr);
+  if (inside.reference)
+    for (const Exit& exit : inside.reference->exits) go(exit, inside.reference_label, &inside.as_reference);
+}
+
+std::unique_ptr<Mask> MaskMaker::make(int index) {
+  auto made = std::make_unique<Mask>();
+  const std::vector<Pair> pairs = automaton_.state(index).pairs;
+  std::vector<std::shared_ptr<const Inside>> dense;
+  for (const Pair& pair : pairs) {
+    const std::shared_ptr<const Inside> part = inside(pair.position);
+    if (!part->factored) {
+      walk(vocabulary_->trie(), 0, automaton_.close({pair}), made->tokens);
+      continue;
+    }
+    if (part->bits) dense.push_back(part);
+    else made->tokens.insert(made->tokens.end(), part->tokens.begin(), part->tokens.end());
+    leave(*part, pair, made->tokens);
+  }
+  if (!automaton_.state(index).endings.empty())
+    made->tokens.insert(made->tokens.end(), vocabulary_->stop_tokens().begin(), vocabulary_->stop_tokens().end());
+  if (!dense.empty()) made->inside = dense[0];
+  if (dense.size() > 1 || made->tokens.size() > kSparse) {
+    auto bits = std::make_shared<Bits>(vocabulary_->words());
+    for (const auto& part : dense) {
+      Bits one(*part->bits);
+      for (std::int32_t token : part->clear) drop(one, token);
+      for (std::int32_t token : part->tokens) set(one, token);
+      for (std::size_t word = 0; word < one.size(); ++word) (*bits)[word] |= one[word];
+    }
+    for (std::int32_t token : made->tokens) set(*bits, token);
+    made->bits = std::move(bits);
+    made->inside.reset();
+    made->tokens.clear();
+  }
+  made->tokens.shrink_to_fit();
+  return made;
+}
+
+const Mask& MaskMaker::mask(int state) {
+  if (std::size_t(state) >= masks_.size()) masks_.resize(automaton_.states());
+  if (!masks_[std::size_t(state)]) {
+    std::unique_ptr<Mask> made = make(state);
+    if (bytes_ > budget_) {
+      masks_.clear();
+      insides_.clear();
+      bytes_ = 0;
+    }
+    if (masks_.size() < automaton_.states()) masks_.resize(automaton_.states());
+    bytes_ += sizeof(Mask) + 4 * made->tokens.size() + (made->bits ? 4 * made->bits->size() : 0);
+    masks_[std::size_t(state)] = std::move(made);
+  }
+  return *masks_[std::size_t(state)];
+}
+
+bool MaskMaker::longer_token(int state, std::string_view tail) {
+  const Trie& trie = vocabulary_->trie();
+  std::uint32_t node = 0;
+  for (char byte : tail) {
+    node = trie.child(node, std::uint8_t(byte));
+    if (node == 0) return false;
+    state = automaton_.step(state, std::uint8_t(byte));
+    if (state == kDead) return false;
+  }
+  std::vector<std::int32_t> tokens;
+  walk(trie, node, state, tokens);
+  return tokens.size() > trie.node(node).own;
+}
+
+}  // namespace octavo::grammar

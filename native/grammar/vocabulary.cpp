@@ -1,0 +1,143 @@
+#include "grammar/vocabulary.h"
+
+#include <algorithm>
+
+namespace octavo::grammar {
+
+Trie::Trie(std::vector<std::pair<std::string_view, std::int32_t>> tokens) {
+  std::sort(tokens.begin(), tokens.end());
+  nodes_.push_back({0, 0, 0, 0, 0});
+  std::vector<std::uint32_t> path{0};
+  std::string_view before;
+  order_.reserve(tokens.size());
+  const auto close = [&](std::size_t keep) {
+    while (path.size() > keep) {
+      TrieNode& node = nodes_[path.back()];
+      node.end = std::uint32_t(nodes_.size());
+      path.pop_back();
+      if (path.empty()) break;
+      const bool begins = (node.byte & 0xC0) != 0x80;
+      TrieNode& above = nodes_[path.back()];
+      above.characters = std::uint8_t(std::max<int>(above.characters, std::min(255, node.characters + begins)));
+    }
+  };
+  for (const auto& [text, token] : tokens) {
+    const std::size_t shared =
+        std::size_t(std::mismatch(text.begin(), text.end(), before.begin(), before.end()).first - text.begin());
+    close(shared + 1);
+    for (char byte : text.substr(shared)) {
+      path.push_back(std::uint32_t(nodes_.size()));
+      nodes_.push_back({0, std::uint32_t(order_.size()), 0, std::uint8_t(byte), 0});
+    }
+    ++nodes_[path.back()].own;
+    order_.push_back(token);
+    before = text;
+  }
+  close(0);
+  nodes_.push_back({std::uint32_t(nodes_.size()), std::uint32_t(order_.size()), 0, 0, 0});
+  find_bytes_below();
+}
+
+namespace {
+// The bytes that a character's rest may have: how many, and the bounds of the first.  None: not within a character.
+struct Rest {
+  int left = 0;
+  std::uint8_t low = 0x80, high = 0xBF;
+};
+
+bool advance(Rest& rest, std::uint8_t byte) {
+  if (rest.left > 0) {
+    const bool good = byte >= rest.low && byte <= rest.high;
+    rest = {rest.left - 1};
+    return good;
+  }
+  if (byte < 0x80) return true;
+  if (byte >= 0xC2 && byte <= 0xDF) rest = {1};
+  else if (byte >= 0xE0 && byte <= 0xEF) rest = {2, std::uint8_t(byte == 0xE0 ? 0xA0 : 0x80), std::uint8_t(byte == 0xED ? 0x9F : 0xBF)};
+  else if (byte >= 0xF0 && byte <= 0xF4) rest = {3, std::uint8_t(byte == 0xF0 ? 0x90 : 0x80), std::uint8_t(byte == 0xF4 ? 0x8F : 0xBF)};
+  else return false;
+  return true;
+}
+}  // namespace
+
+void Trie::find_bytes_below() {
+  below_.resize(nodes_.size());
+  struct Open {
+    std::uint32_t node;
+    Rest rest;  // read from the nearest boundary of characters above
+    bool good;
+  };
+  std::vector<Open> path{{0, {}, true}};
+  const auto close = [&] {
+    const std::uint32_t node = path.back().node;
+    const bool good = path.back().good;
+    path.pop_back();
+    if (path.empty()) return;
+    BytesBelow& above = below_[path.back().node];
+    const BytesBelow& here = below_[node];
+    const std::uint8_t byte = nodes_[node].byte;
+    if (byte < 0x80) above.ascii[byte / 64] |= std::uint64_t(1) << (byte % 64);
+    else above.others = true;
+    above.ascii[0] |= here.ascii[0];
+    above.ascii[1] |= here.ascii[1];
+    above.others |= here.others;
+    above.utf8 = above.utf8 && good && here.utf8;
+  };
+  for (std::uint32_t node = 1; node < nodes_[0].end; ++node) {
+    while (node >= nodes_[path.back().node].end) close();
+    // Below a node that is no boundary, "good" still means: as the character above began.
+    Rest rest = path.back().rest;
+    const bool good = advance(rest, nodes_[node].byte);
+    path.push_back({node, good ? rest : Rest{}, good});
+  }
+  while (!path.empty()) close();
+}
+
+std::uint32_t Trie::child(std::uint32_t node, std::uint8_t byte) const {
+  for (std::uint32_t below = node + 1; below < nodes_[node].end; below = nodes_[below].end)
+    if (nodes_[below].byte == byte) return below;
+  return 0;
+}
+
+namespace {
+std::vector<std::pair<std::string_view, std::int32_t>> numbered(const std::vector<std::string>& tokens) {
+  std::vector<std::pair<std::string_view, std::int32_t>> result;
+  for (std::size_t token = 0; token < tokens.size(); ++token)
+    if (!tokens[token].empty()) result.emplace_back(tokens[token], std::int32_t(token));
+  return result;
+}
+}  // namespace
+
+Vocabulary::Vocabulary(std::vector<std::string> tokens, std::vector<std::int32_t> stop_tokens, std::int32_t size)
+    : tokens_(std::move(tokens)), stop_tokens_(std::move(stop_tokens)), size_(size), trie_(numbered(tokens_)),
+      ranks_(std::size_t(size), -1) {
+  for (std::size_t place = 0; place < trie_.order().size(); ++place)
+    ranks_[std::size_t(trie_.order()[place])] = std::int32_t(place);
+}
+
+bool Vocabulary::stops(std::int32_t token) const {
+  return std::find(stop_tokens_.begin(), stop_tokens_.end(), token) != stop_tokens_.end();
+}
+
+std::vector<std::int32_t> Vocabulary::split(std::string_view text) const {
+  std::vector<std::int32_t> result;
+  for (std::size_t begin = 0; begin < text.size();) {
+    std::uint32_t node = 0;
+    std::int32_t found = -1;
+    std::size_t end = begin;
+    for (std::size_t place = begin; place < text.size(); ++place) {
+      node = trie_.child(node, std::uint8_t(text[place]));
+      if (node == 0) break;
+      if (trie_.node(node).own) {
+        found = trie_.order()[trie_.first(node)];
+        end = place + 1;
+      }
+    }
+    if (found < 0) return {};
+    result.push_back(found);
+    begin = end;
+  }
+  return result;
+}
+
+}  // namespace octavo::grammar
