@@ -23,7 +23,7 @@ class Octavo:
 
     def __init__(self, path: Path, *, threads: int, sequences: int = 1) -> None:
         # Its context is 4,096 tokens by default, or the model's own: the same that the peer is given.
-        self._model = octavo.load(path, threads=threads, max_sequences=sequences)
+        self._model = octavo.load(path, threads=threads, max_sequences=sequences, draft="off")
         self._prompts = Prompts()
 
     def prompt(self, tokens: int) -> float:
@@ -82,7 +82,7 @@ class OctavoEmbedder:
     """An encoder loaded by octavo."""
 
     def __init__(self, path: Path, *, threads: int) -> None:
-        self._model = octavo.load(path, threads=threads)
+        self._model = octavo.load(path, threads=threads, draft="off")
 
     def embed_seconds(self, texts: list[str]) -> float:
         """Time to embed all the texts, tokenizing included."""

@@ -52,17 +52,20 @@ void check_bytes(int type, int rows, int columns, const Bytes& bytes) {
 }
 
 void step(Model& model, const Integers& tokens, const Integers& positions, const Integers& rows, const Table& block_tables,
-          const Integers& outputs, std::optional<Matrix> logits, std::optional<Matrix> hidden) {
+          const Integers& outputs, std::optional<Matrix> logits, std::optional<Matrix> hidden,
+          std::optional<Table> shares) {
   require(positions.size() == tokens.size() && rows.size() == tokens.size(),
           "tokens, positions and rows must have one length");
   require(!logits || (logits->shape(0) == outputs.size() && int(logits->shape(1)) == model.vocabulary_size()),
           "logits must have the shape [outputs, vocabulary]");
   require(!hidden || (hidden->shape(0) == outputs.size() && int(hidden->shape(1)) == model.hidden_size()),
           "hidden must have the shape [outputs, hidden size]");
-  const octavo::StepInput input{tokens.data(), positions.data(), rows.data(), block_tables.data(), outputs.data(),
+  require(!shares || shares->shape(1) == 2, "shares must have the shape [n, 2]");
+  octavo::StepInput input{tokens.data(), positions.data(), rows.data(), block_tables.data(), outputs.data(),
                                 int(tokens.size()), int(block_tables.shape(0)), int(block_tables.shape(1)),
                                 int(outputs.size()), logits ? logits->data() : nullptr,
                                 hidden ? hidden->data() : nullptr};
+  if (shares) input.shares = shares->data(), input.share_count = int(shares->shape(0));
   nb::gil_scoped_release unlocked;
   model.step(input);
 }
@@ -169,7 +172,8 @@ void bind_running(nb::class_<Model>& model) {
   model
       .def("finish", &Model::finish, nb::call_guard<nb::gil_scoped_release>())
       .def("step", &step, "tokens"_a, "positions"_a, "rows"_a, "block_tables"_a, "outputs"_a, "logits"_a.none(),
-           "hidden"_a.none() = nb::none())
+           "hidden"_a.none() = nb::none(), "shares"_a.none() = nb::none())
+      .def("copy_block", &Model::copy_block, "source"_a, "target"_a)
       .def("cancel", &Model::cancel)
       .def_prop_ro("weight_bytes", &Model::weight_bytes)
       .def_prop_ro("cache_bytes", &Model::cache_bytes)

@@ -7,6 +7,7 @@ void bind_algebra(nb::module_& module);
 void bind_grammar(nb::module_& module);
 void bind_model(nb::module_& module);
 void bind_sampling(nb::module_& module);
+void bind_suffix_automaton(nb::module_& module);
 
 NB_MODULE(_native, module) {
   module.doc() = "octavo's native core: packed weights, the forward step, the sampler, the grammar engine.";
@@ -16,4 +17,5 @@ NB_MODULE(_native, module) {
   bind_grammar(module);
   bind_model(module);
   bind_sampling(module);
+  bind_suffix_automaton(module);
 }

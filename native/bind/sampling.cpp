@@ -32,18 +32,23 @@ void check_tokens(const Array<const std::int32_t, 1>& tokens, std::size_t vocabu
   require(good, what);
 }
 
-std::int32_t sample(const Array<const float, 2>& logits, const Array<const std::uint8_t, 2>& parameters,
-                    const Array<const std::int32_t, 1>& positions, const Array<const std::int32_t, 1>& history,
-                    const Array<const std::int64_t, 1>& history_offsets, const Array<const std::int32_t, 1>& bias_tokens,
-                    const Array<const float, 1>& bias_values, const Array<const std::int64_t, 1>& bias_offsets,
-                    const std::optional<Array<const std::int32_t, 2>>& mask, const Array<std::int32_t, 1>& tokens) {
+using Mask = std::optional<Array<const std::int32_t, 2>>;
+
+// Everything but the tokens: what `sample` draws from and `distribution` writes down.
+octavo::SamplingInput checked_input(const Array<const float, 2>& logits, const Array<const std::uint8_t, 2>& parameters,
+                                    const Array<const std::int32_t, 1>& positions,
+                                    const Array<const std::int32_t, 1>& history,
+                                    const Array<const std::int64_t, 1>& history_offsets,
+                                    const Array<const std::int32_t, 1>& bias_tokens,
+                                    const Array<const float, 1>& bias_values,
+                                    const Array<const std::int64_t, 1>& bias_offsets, const Mask& mask) {
   const std::size_t rows = logits.shape(0), vocabulary = logits.shape(1);
   require(vocabulary > 0 && vocabulary <= std::size_t(octavo::kMaxVocabulary),
           "the sampler takes a vocabulary of 1 to 1,048,576 tokens");
   require(parameters.shape(0) == rows && parameters.shape(1) == sizeof(octavo::SamplingParameters) &&
               reinterpret_cast<std::uintptr_t>(parameters.data()) % alignof(octavo::SamplingParameters) == 0,
           "parameters must have one aligned record of 64 bytes for each row of logits");
-  require(positions.size() == rows && tokens.size() == rows, "positions and tokens must have one entry for each row");
+  require(positions.size() == rows, "positions must have one entry for each row");
   require(bias_values.size() == bias_tokens.size(), "bias_tokens and bias_values must have one length");
   check_offsets(history_offsets, rows, history.size(), "history_offsets must rise from 0 to the length of history");
   check_offsets(bias_offsets, rows, bias_tokens.size(), "bias_offsets must rise from 0 to the length of bias_tokens");
@@ -51,13 +56,36 @@ std::int32_t sample(const Array<const float, 2>& logits, const Array<const std::
   check_tokens(bias_tokens, vocabulary, "bias_tokens holds a token outside the vocabulary");
   require(!mask || (mask->shape(0) == rows && mask->shape(1) == (vocabulary + 31) / 32),
           "mask must have the shape [rows, ceil(vocabulary / 32)]");
-  const octavo::SamplingInput input{
-      logits.data(), std::int32_t(rows), std::int32_t(vocabulary),
-      reinterpret_cast<const octavo::SamplingParameters*>(parameters.data()), positions.data(), history.data(),
-      history_offsets.data(), bias_tokens.data(), bias_values.data(), bias_offsets.data(),
-      mask ? reinterpret_cast<const std::uint32_t*>(mask->data()) : nullptr};
+  return {logits.data(), std::int32_t(rows), std::int32_t(vocabulary),
+          reinterpret_cast<const octavo::SamplingParameters*>(parameters.data()), positions.data(), history.data(),
+          history_offsets.data(), bias_tokens.data(), bias_values.data(), bias_offsets.data(),
+          mask ? reinterpret_cast<const std::uint32_t*>(mask->data()) : nullptr};
+}
+
+std::int32_t sample(const Array<const float, 2>& logits, const Array<const std::uint8_t, 2>& parameters,
+                    const Array<const std::int32_t, 1>& positions, const Array<const std::int32_t, 1>& history,
+                    const Array<const std::int64_t, 1>& history_offsets, const Array<const std::int32_t, 1>& bias_tokens,
+                    const Array<const float, 1>& bias_values, const Array<const std::int64_t, 1>& bias_offsets,
+                    const Mask& mask, const Array<std::int32_t, 1>& tokens) {
+  const octavo::SamplingInput input = checked_input(logits, parameters, positions, history, history_offsets, bias_tokens,
+                                                    bias_values, bias_offsets, mask);
+  require(tokens.size() == logits.shape(0), "positions and tokens must have one entry for each row");
   nb::gil_scoped_release unlocked;
   return octavo::sample(input, tokens.data());
+}
+
+std::int32_t distribution(const Array<const float, 2>& logits, const Array<const std::uint8_t, 2>& parameters,
+                          const Array<const std::int32_t, 1>& positions, const Array<const std::int32_t, 1>& history,
+                          const Array<const std::int64_t, 1>& history_offsets,
+                          const Array<const std::int32_t, 1>& bias_tokens, const Array<const float, 1>& bias_values,
+                          const Array<const std::int64_t, 1>& bias_offsets, const Mask& mask,
+                          const Array<double, 2>& probabilities) {
+  const octavo::SamplingInput input = checked_input(logits, parameters, positions, history, history_offsets, bias_tokens,
+                                                    bias_values, bias_offsets, mask);
+  require(probabilities.shape(0) == logits.shape(0) && probabilities.shape(1) == logits.shape(1),
+          "probabilities must have the shape of the logits");
+  nb::gil_scoped_release unlocked;
+  return octavo::distribution(input, probabilities.data());
 }
 
 void gumbel(std::uint64_t seed, std::int32_t position, const Array<const std::int32_t, 1>& tokens,
@@ -93,6 +121,9 @@ void bind_sampling(nb::module_& module) {
              "bias_tokens"_a, "bias_values"_a, "bias_offsets"_a, "mask"_a.none(), "tokens"_a,
              "Draws a token for each row of logits; see decoding/sampling.py.  Returns how many rows failed: those have "
              "-1 (a NaN or an infinity) or -2 (nothing allowed) for a token.");
+  module.def("distribution", &distribution, "logits"_a, "parameters"_a, "positions"_a, "history"_a, "history_offsets"_a,
+             "bias_tokens"_a, "bias_values"_a, "bias_offsets"_a, "mask"_a.none(), "probabilities"_a,
+             "Writes the law that `sample` draws each row from, float64 [R, V]; zeros for those that fail, which it counts.");
   module.def("gumbel", &gumbel, "seed"_a, "position"_a, "tokens"_a, "noise"_a,
              "Writes the noise float64 of each token, as the draw uses it.");
   module.def("top_logprobs", &top_logprobs, "logits"_a, "chosen"_a, "chosen_values"_a, "tokens"_a, "values"_a,

@@ -77,6 +77,11 @@ struct StepInput {
   int token_count, sequence_count, table_width, output_count;
   float* logits;  // [R, V] or null
   float* hidden;  // [R, H] or null
+  // A tree of drafts: its branches have rows of the block tables of their own, and a token whose row is the trunk's is
+  // stored in a branch's blocks too where the branch begins behind it.  So a branch sees its ancestors and nothing
+  // else, each at its position: no mask, and the bits are those of the branch alone.
+  const std::int32_t* shares = nullptr;  // [share_count][2]: a token of the step, one more row that stores it
+  int share_count = 0;
 };
 
 class Model {
@@ -103,6 +108,7 @@ class Model {
   // --- running ---
   void step(const StepInput& input);
   void cancel() { cancelled_.store(true); }
+  void copy_block(int from, int to);  // all layers' keys and values
 
   std::size_t weight_bytes() const { return weights_.size() + lower_plane_.size(); }  // packed
   std::size_t cache_bytes() const { return cache_.size(); }

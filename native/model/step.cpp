@@ -42,6 +42,13 @@ void Model::check(const StepInput& input) const {
     require(tables_.empty() || (input.tokens[t] >= 0 && input.tokens[t] < tables_[0].rows),
             "token " + std::to_string(input.tokens[t]) + " is outside the vocabulary");
   }
+  for (int i = 0; i < input.share_count; ++i) {
+    const int token = input.shares[2 * i], row = input.shares[2 * i + 1];
+    require(token >= 0 && token < input.token_count && row >= 0 && row < input.sequence_count,
+            "a share must name a token of the step and a row of the block tables");
+    const int id = input.block_tables[std::size_t(row) * input.table_width + input.positions[token] / kBlockTokens];
+    require(id >= 0 && id < cache_blocks_, "a block table names a block that the cache does not have");
+  }
   for (int r = 0; r < input.output_count; ++r)
     require(input.outputs[r] >= 0 && input.outputs[r] < input.token_count, "an output must be one of the step's tokens");
 }
@@ -117,6 +124,20 @@ void Model::step(const StepInput& input) {
   for (int r = 0; input.hidden && r < input.output_count; ++r)
     std::memcpy(input.hidden + std::size_t(r) * hidden_size_, at(hidden_, input.outputs[r]),
                 std::size_t(hidden_size_) * sizeof(float));
+}
+
+void Model::copy_block(int from, int to) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  require(from >= 0 && from < cache_blocks_ && to >= 0 && to < cache_blocks_, "the cache does not have this block");
+  CacheLayer layer = cache_shape_;
+  const std::size_t bytes = layer.tile_bytes();
+  for (int index = 0; index < cache_layers_; ++index) {
+    layer.data = cache_.data() + cache_shape_.bytes(cache_heads_) * index;
+    for (int head = 0; head < cache_heads_; ++head) {
+      std::memcpy(layer.keys(to, head), layer.keys(from, head), bytes);
+      std::memcpy(layer.values(to, head), layer.values(from, head), bytes);
+    }
+  }
 }
 
 void Model::run(int thread) {
@@ -202,13 +223,18 @@ void Model::run_row(const RowOperation& operation, int token) {
       return;
     }
     case Operation::StoreCache: {
-      const Sequence& sequence = sequences_[token_sequence_[token]];
       const int position = input_.positions[token], width = cache_shape_.head_width;
       CacheLayer layer = cache_shape_;
       layer.data = cache_.data() + cache_shape_.bytes(cache_heads_) * operation.table;
-      for (int head = 0; head < cache_heads_; ++head)
-        kernels_->store_cache(layer, sequence.blocks[position / kBlockTokens], position % kBlockTokens, head,
-                              at(operation.in, token) + head * width, at(operation.in2, token) + head * width);
+      const auto store = [&](const std::int32_t* blocks) {
+        for (int head = 0; head < cache_heads_; ++head)
+          kernels_->store_cache(layer, blocks[position / kBlockTokens], position % kBlockTokens, head,
+                                at(operation.in, token) + head * width, at(operation.in2, token) + head * width);
+      };
+      store(sequences_[token_sequence_[token]].blocks);
+      for (int i = 0; i < input_.share_count; ++i)
+        if (input_.shares[2 * i] == token)
+          store(input_.block_tables + std::size_t(input_.shares[2 * i + 1]) * input_.table_width);
       return;
     }
     case Operation::Rope:

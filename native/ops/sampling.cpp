@@ -1,3 +1,5 @@
+// From logits to tokens; see sampling.h.
+// More than 400 lines: the filters of one row serve the draw and the law that it draws from.
 #include "ops/sampling.h"
 
 #include <algorithm>
@@ -176,6 +178,21 @@ class Row {
     return draw.token();
   }
 
+  // The law of `draw` (of `greedy` at temperature 0), into zeros.
+  void write_probabilities(const SamplingParameters& parameters, double* probabilities) {
+    if (parameters.temperature <= 0.0) {
+      probabilities[greedy()] = 1.0;
+      return;
+    }
+    const Ranked cutoff = filter(parameters);
+    double total = 0.0;
+    for_each_from(std::max(value_of(key_of(cutoff)), -FLT_MAX), [&](std::int32_t token) {
+      if (ranked(token) < cutoff) return;
+      total += probabilities[token] = std::exp((double(logits_[token]) - double(maximum())) / parameters.temperature);
+    });
+    for_each_from(std::max(value_of(key_of(cutoff)), -FLT_MAX), [&](std::int32_t token) { probabilities[token] /= total; });
+  }
+
   // The `count` first tokens of the order that are allowed, unsorted.
   std::vector<Ranked>& first(std::int64_t count) {
     // At least `count` tokens are no smaller than the count-th largest of the groups' maxima.
@@ -335,9 +352,9 @@ void adjust(const SamplingInput& input, std::int32_t row, float* logits) {
     if (!(words[token / 32] >> (token % 32) & 1u)) logits[token] = -std::numeric_limits<float>::infinity();
 }
 
-std::int32_t sample_row(const SamplingInput& input, std::int32_t index, Row& row, std::vector<float>& scratch) {
+// Takes a row in as the filters see it; 0, or the code of what is wrong with it.
+std::int32_t read_row(const SamplingInput& input, std::int32_t index, Row& row, std::vector<float>& scratch) {
   const float* logits = input.logits + std::size_t(index) * input.vocabulary;
-  const SamplingParameters& parameters = input.parameters[index];
   if (!row.read(logits, input.vocabulary)) return kNotFinite;
   const bool adjusted = input.mask || input.bias_offsets[index] < input.bias_offsets[index + 1] ||
                         input.history_offsets[index] < input.history_offsets[index + 1];
@@ -347,6 +364,12 @@ std::int32_t sample_row(const SamplingInput& input, std::int32_t index, Row& row
     row.read(scratch.data(), input.vocabulary);
     if (row.maximum() < -FLT_MAX) return kNothingAllowed;
   }
+  return 0;
+}
+
+std::int32_t sample_row(const SamplingInput& input, std::int32_t index, Row& row, std::vector<float>& scratch) {
+  const SamplingParameters& parameters = input.parameters[index];
+  if (const std::int32_t failure = read_row(input, index, row, scratch)) return failure;
   return parameters.temperature <= 0.0 ? row.greedy() : row.draw(parameters, input.positions[index]);
 }
 
@@ -359,6 +382,19 @@ std::int32_t sample(const SamplingInput& input, std::int32_t* tokens) {
   for (std::int32_t index = 0; index < input.rows; ++index) {
     tokens[index] = sample_row(input, index, row, scratch);
     failed += tokens[index] < 0;
+  }
+  return failed;
+}
+
+std::int32_t distribution(const SamplingInput& input, double* probabilities) {
+  Row row;
+  std::vector<float> scratch;
+  std::int32_t failed = 0;
+  for (std::int32_t index = 0; index < input.rows; ++index, probabilities += input.vocabulary) {
+    std::fill_n(probabilities, input.vocabulary, 0.0);
+    const std::int32_t failure = read_row(input, index, row, scratch);
+    if (failure) ++failed;
+    else row.write_probabilities(input.parameters[index], probabilities);
   }
   return failed;
 }

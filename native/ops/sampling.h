@@ -48,6 +48,9 @@ constexpr std::int32_t kNothingAllowed = -2;  // written for a row whose mask an
 // Writes a token, or one of the two codes above, for each row; returns how many rows have a code.
 std::int32_t sample(const SamplingInput& input, std::int32_t* tokens);
 
+// Writes the law that `sample` draws each row from, [R, V]; zeros for a row that fails.  Returns how many fail.
+std::int32_t distribution(const SamplingInput& input, double* probabilities);
+
 // The noise of `count` tokens, as the draw uses it.
 void gumbel(std::uint64_t seed, std::int32_t position, const std::int32_t* tokens, std::size_t count, double* noise);
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from octavo.decoding.kv_cache import KVChoice, KVType
     from octavo.decoding.runner import Runner
     from octavo.decoding.sampling import SamplingOptions
+    from octavo.decoding.speculation.speculation import Speculation
     from octavo.text.templates import ChatTemplate
     from octavo.text.tokenizer import Tokenizer
     from octavo.weights.checkpoint import Checkpoint
@@ -59,6 +62,7 @@ class Model:
         context: int,
         threads: int,
         max_sequences: int,
+        speculation: Speculation | None = None,
     ) -> None:
         from octavo.decoding.engine import Engine
 
@@ -67,7 +71,8 @@ class Model:
         self.tokenizer = tokenizer
         self.context = context
         self.threads = threads
-        self._running: tuple[Runner, Engine] | None = (runner, Engine(runner, max_sequences=max_sequences))
+        engine = Engine(runner, max_sequences=max_sequences, speculation=speculation)
+        self._running: tuple[Runner, Engine] | None = (runner, engine)
         self._checkpoint = checkpoint
 
     @property
@@ -272,6 +277,8 @@ def load(
     kv_type: KVChoice = "auto",
     max_sequences: int = 16,
     cache_tokens: int | None = None,
+    draft: str | Path = "suffix",
+    draft_max: int = 16,
     offline: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Model:
@@ -284,6 +291,9 @@ def load(
     kv_type: storage of keys and values: "f16", "int8" (half the memory, faster in long contexts), or "auto",
         which is int8 for the models that lose nothing by it.
     max_sequences: how many run at once; others wait.  cache_tokens: tokens in the KV cache that they share.
+    draft: what guesses tokens ahead where that pays; the text is the same whatever it is.  "suffix" (what
+        the text or earlier ones repeat), "off", or a smaller model of the same vocabulary, named as `model`
+        is; its guesses come where the text repeats nothing.  draft_max: most tokens ahead.
     offline: never use the network.  progress: told how a download goes.
 
     Raises ModelNotFoundError, DownloadError, FormatError, UnsupportedError, and OutOfMemoryError before any
@@ -314,7 +324,41 @@ def load(
         building = beside.submit(build_runner, config, checkpoint.tensors, threads, block_count, stored)
         tokenizer = checkpoint.tokenizer()
         runner = building.result()
-    return Model(checkpoint, tokenizer, runner, context=context, threads=threads, max_sequences=max_sequences)
+    speculation = None
+    if checkpoint.config.causal and str(draft) != "off":
+        speculation = _speculation(checkpoint, threads, draft_max)
+    return Model(
+        checkpoint,
+        tokenizer,
+        runner,
+        context=context,
+        threads=threads,
+        max_sequences=max_sequences,
+        speculation=speculation,
+    )
+
+
+def _speculation(checkpoint: Checkpoint, threads: int, draft_max: int) -> Speculation:
+    """Drafts for a model, with what is known of this machine."""
+    from octavo import _native
+    from octavo.decoding.speculation import costs
+    from octavo.decoding.speculation.controller import Estimates
+    from octavo.decoding.speculation.speculation import Speculation
+    from octavo.decoding.speculation.suffix import SuffixSource
+    from octavo.weights import hub
+
+    weights = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
+    host = f"{platform.node()} {os.cpu_count()} {_native.isa()}"
+    key = f"{checkpoint.path.name} {weights} {threads} {host}"
+    path = hub.cache_folder() / "step_costs.json"
+    estimates = Estimates()
+    return Speculation(
+        [SuffixSource(estimates)],
+        estimates,
+        costs=costs.load(path, key),
+        on_measured=lambda measured: costs.save(path, key, measured),
+        draft_max=draft_max,
+    )
 
 
 def _blocks_beside_weights(checkpoint: Checkpoint, tokens: int, kv_type: KVType) -> int:

@@ -91,6 +91,9 @@ class Completion:
             "completion_tokens": len(self.tokens),
             "time_to_first_token_s": round(self.timings.time_to_first_token, 6),
             "tokens_per_second": round(self.tokens_per_second, 3),
+            "drafted": self.timings.drafted,
+            "accepted": self.timings.accepted,
+            "speedup_estimate": round(self.timings.speedup_estimate, 3),
         }
 
 

@@ -126,6 +126,9 @@ def test_json_is_one_object_with_the_promised_fields(
         "completion_tokens",
         "time_to_first_token_s",
         "tokens_per_second",
+        "drafted",
+        "accepted",
+        "speedup_estimate",
     ]
     assert answer["text"] == " wörld" and answer["finish_reason"] == "stop" and answer["prompt_tokens"] == 5
     assert answer["completion_tokens"] == len(answer["tokens"])

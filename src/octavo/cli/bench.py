@@ -90,6 +90,7 @@ def command(
         offline=offline,
         cache_tokens=max(BATCHES) * (longest + 32),
         max_sequences=max(BATCHES),
+        draft="off",
     ) as loaded:
         machine = roofline.measure(loaded.threads, seconds=sizes.bandwidth_seconds)
         with ProgressBar("measuring", quiet=quiet) as progress:

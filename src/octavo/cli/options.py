@@ -96,6 +96,20 @@ _MODEL_OPTIONS = (
         show_default=True,
         help="Storage of the KV cache; auto is int8 where a model loses nothing by it.",
     ),
+    click.option(
+        "--draft",
+        metavar="MODEL|suffix|off",
+        default="suffix",
+        show_default=True,
+        help="What guesses tokens ahead where that is faster; the text stays the same.",
+    ),
+    click.option(
+        "--draft-max",
+        type=click.IntRange(1, 64),
+        default=16,
+        show_default=True,
+        help="Guess at most this many tokens ahead.",
+    ),
     click.option("--offline", is_flag=True, help="Never use the network."),
 )
 

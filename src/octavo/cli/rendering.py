@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from octavo.completion import Piece, Stream
+    from octavo.decoding.engine import Timings
 
 Arguments = ParamSpec("Arguments")
 
@@ -114,10 +115,18 @@ def show_stream(stream: Stream, write: Callable[[str], None] = write_text) -> bo
             stream.cancel()
 
 
-def closing_line(completion_tokens: int, tokens_per_second: float, share: float | None) -> str:
+def closing_line(
+    completion_tokens: int, tokens_per_second: float, share: float | None, timings: Timings | None = None
+) -> str:
     """The line after an answer; `share` is of the memory-bandwidth limit, 0 to 1."""
     line = f"{completion_tokens} tokens, {tokens_per_second:,.1f} tokens/s"
-    return line if share is None else f"{line}, {share:.0%} of the memory-bandwidth limit"
+    line = line if share is None else f"{line}, {share:.0%} of the memory-bandwidth limit"
+    if timings is None or not timings.drafted:
+        return line
+    return (
+        f"{line}, {timings.accepted} of {timings.drafted} drafted tokens accepted "
+        f"(about {timings.speedup_estimate:.2f} times as fast)"
+    )
 
 
 class ProgressBar:

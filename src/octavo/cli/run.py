@@ -89,7 +89,9 @@ def command(
 def _closing_line(model: Any, completion: Any) -> str:
     from octavo.roofline import memory_bandwidth
 
+    tokens, timings = len(completion.tokens), completion.timings
     speed = completion.tokens_per_second
-    reached = speed * model.bytes_per_token / 1e9
+    # A step reads the weights once, however many drafted tokens come true in it.
+    reached = speed * model.bytes_per_token / 1e9 * (tokens - timings.accepted) / max(tokens, 1)
     share = reached / memory_bandwidth(model.threads, seen=reached) if reached else None
-    return closing_line(len(completion.tokens), speed, share)
+    return closing_line(tokens, speed, share, timings)

@@ -34,6 +34,7 @@ class Constraint(Protocol):
     def admit(self, generated: Sequence[int], token: int, remaining: int) -> int: ...
     def forced(self, generated: Sequence[int], remaining: int) -> list[int]: ...
     def finished(self, generated: Sequence[int]) -> bool: ...
+    def admissible(self, generated: Sequence[int], tokens: Sequence[int]) -> int: ...
 
 
 class GrammarConstraint:
@@ -97,6 +98,19 @@ class GrammarConstraint:
         self._follow(generated)
         return self._matcher.is_terminated()
 
+    def admissible(self, generated: Sequence[int], tokens: Sequence[int]) -> int:
+        """How many of these tokens, from the first on, can follow; the end of the text is not among them."""
+        self._follow(generated)
+        stops = self._matcher.compiled.info.stop_token_ids
+        count = 0
+        for token in tokens:
+            if token in stops or not self._matcher.accept_token(token):
+                break
+            self._accepted.append(token)
+            count += 1
+        self._follow(generated)
+        return count
+
     def _follow(self, generated: Sequence[int]) -> None:
         extra = len(self._accepted) - len(generated)
         if extra > 0:
@@ -131,29 +145,33 @@ class MaskWorker:
         self._executor: ThreadPoolExecutor | None = None
         self._masks: list[Future[NDArray[np.int32]] | None] = []
 
-    def begin(self, drawing: Sequence[Constrained]) -> None:
-        """Start on the masks of the next tokens."""
+    def begin(self, rows: Sequence[tuple[Constrained, Sequence[int]]]) -> None:
+        """Start on the masks of the next tokens: of a sequence after what it has and what is drafted."""
         self._masks = []
-        if all(sequence.constraint is None for sequence in drawing):
+        if all(sequence.constraint is None for sequence, _ in rows):
             return
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, "octavo-masks")
-        for sequence in drawing:
+        for sequence, drafted in rows:
             if sequence.constraint is None:
                 self._masks.append(None)
             else:
-                job = self._executor.submit(sequence.constraint.mask, list(sequence.generated))
-                self._masks.append(job)
+                tokens = [*sequence.generated, *drafted]
+                self._masks.append(self._executor.submit(sequence.constraint.mask, tokens))
 
-    def forbid(self, drawing: Sequence[Constrained], logits: NDArray[np.float32]) -> None:
-        """FORBIDDEN in float32 [R, V] outside the masks.  A grammar's failure ends its sequence only."""
-        for sequence, mask, row in zip(drawing, self._masks, logits, strict=False):
+    def forbid(self, rows: Sequence[tuple[Constrained, Sequence[int]]], logits: NDArray[np.float32]) -> None:
+        """FORBIDDEN in float32 [R, V] outside the masks.  A grammar's failure ends its sequence only; in a
+        row after drafted tokens it waits until those have come true."""
+        for (sequence, drafted), mask, row in zip(rows, self._masks, logits, strict=False):
             if mask is None:
                 continue
             try:
                 words = mask.result()
             except GrammarError as error:
-                sequence.error = error
+                if drafted:
+                    row[:] = np.nan
+                else:
+                    sequence.error = error
                 continue
             row[np.unpackbits(words.view(np.uint8), count=len(row), bitorder="little") == 0] = FORBIDDEN
 
@@ -162,18 +180,16 @@ class MaskWorker:
             self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def continuations(drawing: Sequence[Constrained], tokens: Sequence[int]) -> list[list[int]]:
-    """For each sequence the drawn token, or what its grammar has in its place, and those forced after it."""
-    return [_continuation(sequence, token) for sequence, token in zip(drawing, tokens, strict=True)]
-
-
-def _continuation(sequence: Constrained, token: int) -> list[int]:
-    constraint, generated = sequence.constraint, sequence.generated
+def continuation(sequence: Constrained, emitted: Sequence[int], token: int) -> list[int]:
+    """After the tokens `emitted` since the step began: the drawn token, or what the grammar has in its place,
+    and those forced after it."""
+    constraint = sequence.constraint
     if constraint is None or sequence.error is not None:
         return [token]
+    generated, remaining = [*sequence.generated, *emitted], sequence.remaining - len(emitted)
     try:
-        first = constraint.admit(generated, token, sequence.remaining)
-        return [first, *constraint.forced([*generated, first], sequence.remaining - 1)]
+        first = constraint.admit(generated, token, remaining)
+        return [first, *constraint.forced([*generated, first], remaining - 1)]
     except GrammarError as error:
         sequence.error = error
         return [token]

@@ -20,19 +20,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.decoding.constraint import Constraint, MaskWorker, continuations
+from octavo.decoding.constraint import Constraint
+from octavo.decoding.drawing import Drawer
 from octavo.decoding.kv_cache import blocks_for
 from octavo.decoding.runner import Runner
-from octavo.decoding.sampling import (
-    SamplingBatch,
-    SamplingError,
-    SamplingOptions,
-    flatten,
-    sample,
-    sampling_batch,
-    sampling_failure,
-)
+from octavo.decoding.sampling import SamplingOptions
 from octavo.decoding.scheduler import FinishReason, Scheduler, Step, TokenSequence
+from octavo.decoding.speculation.speculation import Speculation
+from octavo.decoding.speculation.verification import follow
 from octavo.errors import OctavoError, OutOfMemoryError
 
 # Waiting threads look for themselves this often, lest an interrupt at the worst moment cost them their
@@ -48,7 +43,9 @@ class Timings:
 
     prompt_seconds: from its first step to its first token.  generation_seconds: from the first token to the
     last. time_to_first_token: from `submit`.  cached_tokens: of the prompt, not computed because the cache
-    had them.
+    had them.  drafted, accepted: tokens guessed and verified, and those of them that were right.
+    speedup_estimate: how much longer its steps would have taken without drafts, by the measured cost of a
+    step; 1 where nothing was drafted.
     """
 
     prompt_tokens: int = 0
@@ -57,6 +54,9 @@ class Timings:
     generation_seconds: float = 0.0
     time_to_first_token: float = 0.0
     cached_tokens: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    speedup_estimate: float = 1.0
 
 
 class Generation(Iterator[int]):
@@ -101,6 +101,9 @@ class Generation(Iterator[int]):
             timings.prompt_seconds = sequence.first_token - sequence.started
             timings.generation_seconds = sequence.last_token - sequence.first_token
             timings.time_to_first_token = sequence.first_token - sequence.submitted
+        timings.drafted, timings.accepted = sequence.drafted, sequence.accepted
+        if sequence.step_seconds > 0 and sequence.drafted:
+            timings.speedup_estimate = sequence.plain_seconds / sequence.step_seconds
         return timings
 
     def cancel(self) -> None:
@@ -117,13 +120,17 @@ class Engine:
     """Runs generations on one runner, safe from several threads.
 
     max_sequences: how many run at once; others wait their turn.  Ctrl-C in a step leaves the engine usable:
-    every sequence goes on from the tokens that it has, and the cache is computed anew.
+    every sequence goes on from the tokens that it has, and the cache is computed anew.  speculation: drafts
+    tokens where that pays; None decodes one by one.
     """
 
-    def __init__(self, runner: Runner, *, max_sequences: int = 64) -> None:
+    def __init__(
+        self, runner: Runner, *, max_sequences: int = 64, speculation: Speculation | None = None
+    ) -> None:
         self.runner = runner
-        self._scheduler = Scheduler(runner, max_sequences)
-        self._logits = np.empty((self._scheduler.max_sequences, runner.vocabulary_size), np.float32)
+        self.speculation = speculation
+        self._scheduler = Scheduler(runner, max_sequences, speculation.most_nodes if speculation else 0)
+        self._logits = np.empty((self._scheduler.max_outputs, runner.vocabulary_size), np.float32)
         # Guards the scheduler and the fields below, never for as long as a step.
         self._lock = threading.Lock()
         self._condition = threading.Condition(self._lock)
@@ -134,9 +141,7 @@ class Engine:
         self._current: Step | None = None
         self._unfinished_business = False  # a step or a loan began and did not end
         self._closed = False
-        self._masks = MaskWorker()
-        self._batch: SamplingBatch | None = None
-        self._batch_members: list[TokenSequence] = []
+        self._drawer = Drawer()
 
     def submit(
         self,
@@ -198,7 +203,7 @@ class Engine:
             if self._current is not None:
                 self.runner.cancel()
             self._condition.notify_all()
-            self._masks.close()
+            self._drawer.masks.close()
             while self._turn is not None and self._turn_thread != threading.get_ident():
                 self._condition.wait(_PATIENCE_SECONDS)
 
@@ -255,28 +260,21 @@ class Engine:
             self._wake()
 
     def _run_step(self) -> None:
-        scheduler, runner = self._scheduler, self.runner
+        scheduler, speculation = self._scheduler, self.speculation
+        started = time.perf_counter()
+        drafts = speculation.propose(self._to_draft_for()) if speculation else None
         with self._lock:
             self._begin_business()
-            step = scheduler.next_step(time.perf_counter())
+            step = scheduler.next_step(time.perf_counter(), drafts)
             if step.token_count == 0:  # all were cancelled a moment ago
                 self._unfinished_business = False
                 return
             self._current = step
-        count, drawing = step.token_count, len(step.drawing)
-        logits = self._logits[:drawing]
-        self._masks.begin(step.drawing)
         try:
-            runner.step(
-                step.tokens[:count],
-                step.positions[:count],
-                step.rows[:count],
-                scheduler.block_tables,
-                step.outputs[:drawing],
-                logits,
-            )
-            self._masks.forbid(step.drawing, logits)
-            tokens = continuations(step.drawing, self._draw(step, logits)) if drawing else []
+            drawn = self._forward(step)
+            tokens = [
+                follow(drawing, drawn[drawing.rows.start : drawing.rows.stop]) for drawing in step.drawings
+            ]
         except Exception:
             # A step that was cut short because nobody wants its tokens is no error.
             if all(participant.ended for participant, _ in step.participants):
@@ -285,32 +283,46 @@ class Engine:
         finally:
             self._current = None
         with self._lock:
-            scheduler.commit(step, tokens, time.perf_counter())
+            now = time.perf_counter()
+            if speculation:
+                speculation.learn(step, tokens, now - started)
+            scheduler.commit(step, tokens, now)
             self._unfinished_business = False
 
-    def _draw(self, step: Step, logits: NDArray[np.float32]) -> list[int]:
-        """A token for each row; a sequence whose row has none gets an error, and the others go on."""
-        batch = self._batch
-        if batch is None or step.drawing != self._batch_members:
-            members = step.drawing
-            batch = sampling_batch(
-                [s.options for s in members], [s.seed for s in members], [0] * len(members)
-            )
-            self._batch, self._batch_members = batch, members
-        batch.positions[:] = [sequence.length for sequence in step.drawing]
-        recent = [sequence.recent() for sequence in step.drawing]
-        if any(map(len, recent)):
-            batch.history, batch.history_offsets = flatten(recent)
-        try:
-            tokens: list[int] = sample(logits, batch).tolist()
-        except SamplingError as error:
-            tokens = error.tokens.tolist()
-            for sequence, token in zip(step.drawing, tokens, strict=True):
-                if token < 0:
-                    sequence.error = OctavoError(
-                        f"token {sequence.length} of a text: {sampling_failure(token)}"
-                    )
-        return tokens
+    def _forward(self, step: Step) -> list[int]:
+        """The native step, and a token for each of its outputs."""
+        count, outputs = step.token_count, step.output_count
+        logits = self._logits[:outputs]
+        self._drawer.begin(step)
+        self.runner.step(
+            step.tokens[:count],
+            step.positions[:count],
+            step.rows[:count],
+            self._scheduler.block_tables,
+            step.outputs[:outputs],
+            logits,
+        )
+        return self._drawer.draw(logits) if outputs else []
+
+    def _to_draft_for(self) -> list[TokenSequence]:
+        """Sequences that get tokens from the next step; none where an interrupt left something to mend."""
+        speculation = self.speculation
+        assert speculation is not None
+        with self._lock:
+            if self._unfinished_business:
+                speculation.restart()
+                return []
+            speculation.forget_all_but(self._scheduler.sequences)
+            generating = self._scheduler.generating()
+            if not generating or speculation.costs is not None or not self._scheduler.allocator.free_count:
+                return generating
+            self._begin_business()
+            blocks = self._scheduler.allocator.allocate(1)
+        speculation.measure(self.runner, blocks)
+        with self._lock:
+            self._scheduler.allocator.release(blocks)
+            self._unfinished_business = False
+        return generating
 
     # Turns.  One is taken inside a try block and ended by a plain assignment in its finally, where the
     # interpreter raises no KeyboardInterrupt: Ctrl-C never leaves it taken.

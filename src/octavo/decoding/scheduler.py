@@ -15,7 +15,7 @@ S: rows of the block tables, B: blocks of the pool, T: new tokens of a step, R: 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,6 +26,7 @@ from octavo.decoding.constraint import Constraint
 from octavo.decoding.kv_cache import BlockAllocator, blocks_for
 from octavo.decoding.runner import Runner
 from octavo.decoding.sampling import SamplingOptions
+from octavo.decoding.speculation.draft import NO_DRAFT, ROOT, Draft
 
 FinishReason = Literal["length", "stop", "cancelled"]
 
@@ -39,6 +40,8 @@ class TokenSequence:
     constraint: the grammar that its text is within.
     error: why it ended without a token, for its owner.  abandoned: nobody can ask for its tokens any more.
     submitted, started, first_token, last_token: times in seconds; 0 before.
+    drafted, accepted: tokens that were guessed and verified, and those of them that were right.
+    plain_seconds, step_seconds: what its tokens would have taken one by one, and what they took.
     """
 
     ids: NDArray[np.int32]
@@ -59,18 +62,26 @@ class TokenSequence:
     started: float = 0.0
     first_token: float = 0.0
     last_token: float = 0.0
+    drafted: int = 0
+    accepted: int = 0
+    plain_seconds: float = 0.0
+    step_seconds: float = 0.0
 
     @property
     def ended(self) -> bool:
         """Whether it gets no more tokens."""
         return self.finish_reason is not None or self.error is not None
 
-    def recent(self) -> NDArray[np.int32]:
-        """The tokens that penalties count, none where there are no penalties."""
+    def recent(self, drafted: Sequence[int] = ()) -> NDArray[np.int32]:
+        """The tokens that penalties count, none where there are no penalties, after `drafted` ones too."""
         if not self.options.has_penalties:
             return self.ids[:0]
         window = self.options.penalty_window
-        return self.ids[0 if window < 0 else max(0, self.length - window) : self.length]
+        ids = self.ids[0 if window < 0 else max(0, self.length - window) : self.length]
+        if not drafted:
+            return ids
+        ids = np.concatenate([ids, np.array(drafted, np.int32)])
+        return ids if window < 0 else ids[max(0, len(ids) - window) :]
 
     def begin(self, tokens: Sequence[int]) -> None:
         """Tokens that follow the prompt without being drawn."""
@@ -105,11 +116,25 @@ class TokenSequence:
             self.finish_reason = "length" if self.constraint.shortened else "stop"
 
 
+@dataclass(slots=True)
+class Drawing:
+    """A sequence that gets tokens from a step.
+
+    rows: of the outputs, the one after its last token, then one for each node of its draft.
+    accepted: the deepest node of the draft that came true, or ROOT.
+    """
+
+    sequence: TokenSequence
+    draft: Draft
+    rows: range
+    accepted: int = ROOT
+
+
 class Step:
     """The arrays of one step, made once and filled again for each.
 
     participants: sequences of the step and how many new tokens of each run, in the order of the arrays.
-    drawing: those of them that get a token, one for each output.
+    drawings: those of them that get tokens.  outputs: one for each row that is drawn from, output_count.
     """
 
     def __init__(self, max_tokens: int, max_outputs: int) -> None:
@@ -117,31 +142,41 @@ class Step:
         self.positions = np.zeros(max_tokens, np.int32)
         self.rows = np.zeros(max_tokens, np.int32)
         self.outputs = np.zeros(max_outputs, np.int32)
-        self.token_count = 0
-        self.participants: list[tuple[TokenSequence, int]] = []
-        self.drawing: list[TokenSequence] = []
+        self.clear()
 
     def clear(self) -> None:
         self.token_count = 0
-        self.participants = []
-        self.drawing = []
+        self.output_count = 0
+        self.participants: list[tuple[TokenSequence, int]] = []
+        self.drawings: list[Drawing] = []
+
+    @property
+    def is_generation(self) -> bool:
+        """Whether it holds nothing but next tokens and their drafts."""
+        return self.token_count == self.output_count
 
     def add(self, sequence: TokenSequence, count: int) -> None:
         """The next `count` tokens of a sequence."""
-        begin, cached = self.token_count, sequence.cached
-        end = begin + count
-        if count == 1:
-            self.tokens[begin] = sequence.ids[cached]
-            self.positions[begin] = cached
-            self.rows[begin] = sequence.row
-        else:
-            self.tokens[begin:end] = sequence.ids[cached : cached + count]
-            self.positions[begin:end] = np.arange(cached, cached + count, dtype=np.int32)
-            self.rows[begin:end] = sequence.row
-        if cached + count == sequence.length:
-            self.outputs[len(self.drawing)] = end - 1
-            self.drawing.append(sequence)
+        cached = sequence.cached
+        self._append(sequence.ids[cached : cached + count], cached, sequence.row)
         self.participants.append((sequence, count))
+
+    def draw(self, sequence: TokenSequence, draft: Draft) -> None:
+        """The sequence, whose last tokens were added, gets tokens; those of the draft run with them."""
+        first = self.output_count
+        self.outputs[first] = self.token_count - 1
+        begin = self.token_count
+        if len(draft):
+            self._append(np.array(draft.tokens, np.int32), sequence.length, sequence.row)
+            self.outputs[first + 1 : first + 1 + len(draft)] = np.arange(begin, self.token_count)
+        self.output_count = first + 1 + len(draft)
+        self.drawings.append(Drawing(sequence, draft, range(first, self.output_count)))
+
+    def _append(self, tokens: NDArray[np.int32], position: int, row: int) -> None:
+        begin, end = self.token_count, self.token_count + len(tokens)
+        self.tokens[begin:end] = tokens
+        self.positions[begin:end] = np.arange(position, position + len(tokens), dtype=np.int32)
+        self.rows[begin:end] = row
         self.token_count = end
 
 
@@ -153,7 +188,7 @@ class Scheduler:
     tokens of the sequences are the truth, and whatever the cache holds is computed anew.
     """
 
-    def __init__(self, runner: Runner, max_sequences: int) -> None:
+    def __init__(self, runner: Runner, max_sequences: int, max_drafted: int = 0) -> None:
         if max_sequences < 1:
             raise ValueError(f"max_sequences: {max_sequences}, and it must be at least 1")
         self.block_size = runner.block_size
@@ -164,7 +199,8 @@ class Scheduler:
         self.sequences: list[TokenSequence] = []
         self.running = 0
         self._free_rows = list(range(self.max_sequences - 1, -1, -1))
-        self._step = Step(self.max_step_tokens, self.max_sequences)
+        self.max_outputs = min(self.max_step_tokens, self.max_sequences + max_drafted)
+        self._step = Step(self.max_step_tokens, self.max_outputs)
 
     @property
     def capacity(self) -> int:
@@ -175,35 +211,66 @@ class Scheduler:
         """Let a sequence wait for its turn; it fits the capacity."""
         self.sequences.append(sequence)
 
-    def next_step(self, now: float) -> Step:
-        """The next step's tokens, at the time `now`; at least one where any sequence is unfinished."""
+    def generating(self) -> list[TokenSequence]:
+        """The running sequences that will get tokens from the next step."""
+        return [
+            sequence
+            for sequence in self.sequences[: self.running]
+            if sequence.length - sequence.cached == 1 and not (sequence.ended or sequence.abandoned)
+        ]
+
+    def next_step(self, now: float, drafts: Mapping[int, Draft] | None = None) -> Step:
+        """The next step's tokens, at the time `now`; at least one where any sequence is unfinished.
+
+        drafts: by id() of their sequences; what has no room in the step or the cache is left out.
+        """
         self._drop_finished()
         self._grow_generations()
         self._admit(now)
         step = self._step
         step.clear()
-        chunks: list[TokenSequence] = []
+        generating = [s for s in self.sequences[: self.running] if s.length - s.cached == 1]
+        room = min(self.max_step_tokens, self.max_outputs) - len(generating)
+        for sequence in generating:
+            step.add(sequence, 1)
+            draft = self._fitting(sequence, (drafts or {}).get(id(sequence), NO_DRAFT), room)
+            step.draw(sequence, draft)
+            room -= len(draft)
         for sequence in self.sequences[: self.running]:
-            if sequence.length - sequence.cached == 1:
-                step.add(sequence, 1)
-            else:
-                chunks.append(sequence)
-        for sequence in chunks:
-            room = self.max_step_tokens - step.token_count
-            if room == 0:
-                break
-            step.add(sequence, min(room, sequence.length - sequence.cached))
+            pending = sequence.length - sequence.cached
+            count = min(pending, self.max_step_tokens - step.token_count)
+            if pending > 1 and count > 0:
+                step.add(sequence, count)
+                if count == pending:
+                    step.draw(sequence, NO_DRAFT)
         return step
 
+    def _fitting(self, sequence: TokenSequence, draft: Draft, room: int) -> Draft:
+        """As much of a draft as finds room; for it, no other sequence loses a block or goes without."""
+        if not len(draft):
+            return draft
+        spare = max(self.allocator.free_count - self.running, 0)
+        places = (len(sequence.blocks) + spare) * self.block_size - sequence.length
+        count = max(min(len(draft), room, places, sequence.remaining - 1), 0)
+        missing = blocks_for(sequence.length + count, self.block_size) - len(sequence.blocks)
+        if missing > 0:
+            self._give(sequence, missing)
+        return draft if count == len(draft) else draft.keep(range(count))
+
     def commit(self, step: Step, tokens: Sequence[Sequence[int]], now: float) -> None:
-        """The step is done: its tokens are in the cache, and `tokens` follow: for each drawing sequence the
-        one that was drawn and those that are forced after it.  None is taken for the finished."""
+        """The step is done: its tokens are in the cache, and `tokens` follow for each drawing.  None is taken
+        for the finished.  Keys and values of drafted tokens stay where those came true."""
         for sequence, count in step.participants:
             sequence.cached += count
-        for sequence, drawn in zip(step.drawing, tokens, strict=True):
+        for drawing, drawn in zip(step.drawings, tokens, strict=True):
+            sequence = drawing.sequence
+            accepted = len(drawing.draft.path(drawing.accepted))
+            sequence.drafted += len(drawing.draft)
+            sequence.accepted += accepted
             for token in drawn:
                 if not sequence.ended:
                     sequence.append(token, now)
+            sequence.cached = min(sequence.cached + accepted, sequence.length - 1)
 
     def restart(self) -> None:
         """Trust nothing but the sequences' tokens: all wait, and all blocks are free."""

@@ -1,0 +1,1 @@
+"""Speculative decoding: draft tokens cheaply, verify them in one step of the model (docs/speculation.md)."""

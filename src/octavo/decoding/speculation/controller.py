@@ -1,0 +1,93 @@
+"""How much to draft, so that it always pays: expected tokens by expected time.
+
+A step of n tokens takes T(n) (costs.py).  Of all drafted tokens of all sequences, those with the best chance
+to be reached come first; the best m of them make the step worth
+    (sequences + sum of the chances) / T(sequences + m)
+tokens a second, and m = 0 is plain decoding.  This is the speed-up of Leviathan et al. 2023 (theorem 3.8)
+with measured costs in place of "a step is a step", and one budget for a whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+
+from octavo.decoding.speculation.costs import StepCosts
+from octavo.decoding.speculation.draft import ROOT, Draft
+
+HALF_LIFE = 64.0  # outcomes after which one counts half
+LEAST_GAIN = 1.03  # expected, below which a step is plain: estimates and clocks are not better than that
+
+_PRIOR_WEIGHT = 3.0
+# For suffix drafts by the bit length of the match; for a draft model its own word is taken (see `chance`).
+_SUFFIX_PRIORS = (0.05, 0.15, 0.3, 0.45, 0.65, 0.8)
+
+
+class Estimates:
+    """Running shares of drafted tokens that came true, by bucket."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Hashable, tuple[float, float]] = {}
+        self._decay = 0.5 ** (1 / HALF_LIFE)
+
+    def chance(self, bucket: Hashable, prior: float | None = None) -> float:
+        """How likely a token of this bucket comes true.  prior: what to think before anything was seen."""
+        if prior is None:
+            prior = _SUFFIX_PRIORS[bucket[2]] if isinstance(bucket, tuple) else 0.5
+        true, seen = self._counts.get(bucket, (0.0, 0.0))
+        return (true + _PRIOR_WEIGHT * prior) / (seen + _PRIOR_WEIGHT)
+
+    def learn(self, bucket: Hashable, came_true: bool) -> None:
+        """One outcome."""
+        true, seen = self._counts.get(bucket, (0.0, 0.0))
+        self._counts[bucket] = (true * self._decay + came_true, seen * self._decay + 1.0)
+
+
+def learn_from(estimates: Estimates, draft: Draft, emitted: Sequence[int]) -> None:
+    """Outcomes of a whole proposal, tried or not: the text tells, as far as it goes."""
+    nodes = [ROOT]
+    for token in emitted:
+        below = [child for node in nodes for child in draft.children(node)]
+        for child in below:
+            estimates.learn(draft.buckets[child], draft.tokens[child] == token)
+        nodes = [child for child in below if draft.tokens[child] == token]
+
+
+def choose(drafts: Sequence[Draft], sequences: int, costs: StepCosts, least_gain: float) -> list[list[int]]:
+    """Which nodes of each draft to verify: the best m of all, by the formula above."""
+    ranked: list[tuple[float, int, int]] = []
+    for index, draft in enumerate(drafts):
+        ranked += [(-reach, index, node) for node, reach in enumerate(draft.reach())]
+    ranked.sort()  # a node never comes before its parent: its reach is no larger, and its index is
+    plain = sequences / costs.of(sequences)
+    best, best_rate, expected = 0, plain * least_gain, float(sequences)
+    for count, (reach, _, _) in enumerate(ranked, 1):
+        expected -= reach
+        rate = expected / costs.of(sequences + count)
+        if rate > best_rate:
+            best, best_rate = count, rate
+    kept: list[list[int]] = [[] for _ in drafts]
+    for _, index, node in ranked[:best]:
+        kept[index].append(node)
+    return [sorted(nodes) for nodes in kept]
+
+
+def expected_tokens(chances: Iterable[float]) -> float:
+    """Tokens of a step whose drafted chain has these chances, the model's own token included."""
+    total, reach = 1.0, 1.0
+    for chance in chances:
+        reach *= chance
+        total += reach
+    return total
+
+
+def speedup(acceptance: float, length: int, costs: StepCosts, draft_seconds: float = 0.0) -> float:
+    """Predicted gain of chains of one length and one acceptance: E / ((g c + T(g + 1)) / T(1))."""
+    expected = expected_tokens([acceptance] * length)
+    return expected * costs.of(1) / (length * draft_seconds + costs.of(length + 1))
+
+
+def best_length(acceptance: float, most: int, costs: StepCosts, draft_seconds: float = 0.0) -> int:
+    """The chain length with the largest predicted gain; 0 where none has any."""
+    gains = {length: speedup(acceptance, length, costs, draft_seconds) for length in range(1, most + 1)}
+    length = max(gains, key=lambda candidate: gains[candidate])
+    return length if gains[length] > 1.0 else 0

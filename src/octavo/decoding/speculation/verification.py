@@ -1,0 +1,46 @@
+"""The one way from drawn tokens to the text: follow the draft as long as it says what was drawn.
+
+Each row of a step draws the model's own token for its place, with noise keyed by seed and position
+(sampling.py).  A drafted token is accepted if it equals that token, so whatever was drafted, the text is the
+one that plain decoding gives, bit for bit: the coupling of Daliri et al. 2025 ("Coupling without
+communication and drafter-invariant speculative decoding").  Accepting by the ratio p / q instead needs noise
+that the draft has not seen (rules.py); mixing the two is biased.
+
+A sequence without a draft is the same walk with one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from octavo.decoding.constraint import continuation
+from octavo.decoding.sampling import sampling_failure
+from octavo.decoding.scheduler import Drawing
+from octavo.decoding.speculation.draft import ROOT
+from octavo.errors import OctavoError
+
+
+def follow(drawing: Drawing, drawn: Sequence[int]) -> list[int]:
+    """The tokens that follow the sequence, given the tokens [1 + nodes] drawn after its last token and after
+    each node.  `drawing.accepted` becomes the deepest node that they pass through."""
+    sequence, draft = drawing.sequence, drawing.draft
+    emitted: list[int] = []
+    node: int | None = ROOT
+    while node is not None:
+        token = drawn[node + 1]
+        if token < 0:
+            if not emitted:  # else the tokens so far stand, and the next step meets it again
+                sequence.error = OctavoError(f"token {sequence.length} of a text: {sampling_failure(token)}")
+            break
+        addition = continuation(sequence, emitted, token)
+        for following in addition:
+            emitted.append(following)
+            if node is not None:
+                children = draft.children(node)
+                node = next((child for child in children if draft.tokens[child] == following), None)
+                drawing.accepted = drawing.accepted if node is None else node
+        if sequence.error is not None or emitted[-1] in sequence.end_ids:
+            break
+        if len(emitted) >= sequence.remaining:
+            break
+    return emitted
