@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from octavo.layers.bfloat16 import Bfloat16Linear
 from octavo.layers.fused import causal_attention, norm_and_rotate
 from octavo.layers.normalization import RMSNorm
 from octavo.layers.rope import rope_angles, rotate
@@ -74,6 +75,7 @@ class Attention(nn.Module):
         self.key = nn.Linear(hidden, config.key_value_heads * width, bias=input_bias)
         self.value = nn.Linear(hidden, config.key_value_heads * width, bias=input_bias)
         self.output = nn.Linear(config.heads * width, hidden, bias=output_bias)
+        self.joined: Bfloat16Linear | None = None
         if config.query_key_norm:
             self.query_norm = RMSNorm(width, config.norm_epsilon, config.norm_offset)
             self.key_norm = RMSNorm(width, config.norm_epsilon, config.norm_offset)
@@ -140,8 +142,16 @@ class Attention(nn.Module):
 
     def _projections(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query [B, T, H, D], key and value [B, T, G, D]."""
-        width = self.config.head_width
-        query, key, value = (
-            layer(x).unflatten(2, (-1, width)) for layer in (self.query, self.key, self.value)
-        )
+        config = self.config
+        if self.joined is not None:
+            heads = [config.heads, config.key_value_heads, config.key_value_heads]
+            query, key, value = self.joined(x).unflatten(2, (-1, config.head_width)).split(heads, dim=2)
+        else:
+            query, key, value = (
+                layer(x).unflatten(2, (-1, config.head_width)) for layer in self.layers_of_one_input()
+            )
         return query, key, value
+
+    def layers_of_one_input(self) -> list[nn.Linear]:
+        """Those that one product may compute together."""
+        return [self.query, self.key, self.value]
