@@ -167,8 +167,8 @@ def attention(
     """Causal attention [B, T, (H + 2G) D] -> [B, T, H D]; a row of joined is [queries | keys | values].
 
     first: int32[B, T], rising: the first key that a query sees; None: the row's first.  angles: cosine and
-    sine, each [T, D/2] or [B, T, D/2], that turn queries and keys (rope style "half").  weights: float32[D] of the
-    RMSNorm of each query head and each key head, which comes first.
+    sine, each [T, D/2] or [B, T, D/2], that turn queries and keys (rope style "half").  weights: float32[D]
+    of the RMSNorm of each query head and each key head, which comes first.
     """
     if first is None:
         first = torch.zeros(joined.shape[:2], dtype=torch.int32)
