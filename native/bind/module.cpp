@@ -8,9 +8,10 @@ void bind_grammar(nb::module_& module);
 void bind_model(nb::module_& module);
 void bind_sampling(nb::module_& module);
 void bind_suffix_automaton(nb::module_& module);
+void bind_training(nb::module_& module);
 
 NB_MODULE(_native, module) {
-  module.doc() = "octavo's native core: packed weights, the forward step, the sampler, the grammar engine.";
+  module.doc() = "octavo's native core: weights, the forward step, the sampler, grammars, kernels of training.";
   // Grammars that modules hold live until the interpreter ends; nanobind would call each of them a leak.
   nb::set_leak_warnings(false);
   bind_algebra(module);
@@ -18,4 +19,5 @@ NB_MODULE(_native, module) {
   bind_model(module);
   bind_sampling(module);
   bind_suffix_automaton(module);
+  bind_training(module);
 }

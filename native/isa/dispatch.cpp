@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "ops/training.h"
+
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -42,6 +44,16 @@ const Kernels* choose_kernels(const std::string& name) {
     names += names.empty() ? kernels->name : std::string(", ") + kernels->name;
   }
   throw std::invalid_argument("instruction set '" + wanted + "' is not available here; there are: " + names);
+}
+
+const TrainingKernels* training_kernels() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
+    return avx512_bfloat16_training_kernels();
+#endif
+  return nullptr;
 }
 
 }  // namespace octavo

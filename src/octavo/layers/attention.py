@@ -9,9 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from octavo.layers import native_training
+from octavo.layers.bfloat16 import Bfloat16Linear
 from octavo.layers.fused import causal_attention, norm_and_rotate
 from octavo.layers.normalization import RMSNorm
-from octavo.layers.rope import rope_angles, rotate
+from octavo.layers.rope import looked_up_angles, rope_angles, rotate
 from octavo.model_config import ModelConfig
 
 
@@ -74,6 +76,7 @@ class Attention(nn.Module):
         self.key = nn.Linear(hidden, config.key_value_heads * width, bias=input_bias)
         self.value = nn.Linear(hidden, config.key_value_heads * width, bias=input_bias)
         self.output = nn.Linear(config.heads * width, hidden, bias=output_bias)
+        self.joined: Bfloat16Linear | None = None
         if config.query_key_norm:
             self.query_norm = RMSNorm(width, config.norm_epsilon, config.norm_offset)
             self.key_norm = RMSNorm(width, config.norm_epsilon, config.norm_offset)
@@ -89,12 +92,35 @@ class Attention(nn.Module):
         present: bool[B, T], False for padding.  documents: int[B, T]; tokens with different numbers do not
         see each other.
         """
+        mixed = None
         if self.fast and present is None:
-            mixed = self._attend_fast(x, positions, documents)
+            if self.joined is not None and native_training.suits(x) and not self.config.head_width % 32:
+                mixed = self._attend_native(self.joined(x), positions, documents)
+            if mixed is None:
+                mixed = self._attend_fast(x, positions, documents).transpose(1, 2).flatten(2)
         else:
-            mixed = self._attend(x, positions, present, documents)
-        output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+            mixed = self._attend(x, positions, present, documents).transpose(1, 2).flatten(2)
+        output: Tensor = self.output(mixed)
         return output
+
+    def _attend_native(self, joined: Tensor, positions: Tensor, documents: Tensor | None) -> Tensor | None:
+        """The same by kernels of our own: [B, T, (H + 2G) D] -> [B, T, H D]; None: not in order."""
+        config = self.config
+        first = None if documents is None else native_training.first_visible(documents)
+        if documents is not None and first is None:
+            return None
+        heads = native_training.Heads(
+            config.heads,
+            config.key_value_heads,
+            config.head_width,
+            config.attention_scale,
+            config.norm_epsilon,
+        )
+        angles = None if self.rope is None else looked_up_angles(self.rope, positions)
+        weights = None
+        if config.query_key_norm:
+            weights = self.query_norm.scale_weight(), self.key_norm.scale_weight()
+        return native_training.attention(joined, heads, first, angles, weights)
 
     def _attend(
         self, x: Tensor, positions: Tensor, present: Tensor | None, documents: Tensor | None
@@ -140,8 +166,16 @@ class Attention(nn.Module):
 
     def _projections(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query [B, T, H, D], key and value [B, T, G, D]."""
-        width = self.config.head_width
-        query, key, value = (
-            layer(x).unflatten(2, (-1, width)) for layer in (self.query, self.key, self.value)
-        )
+        config = self.config
+        if self.joined is not None:
+            heads = [config.heads, config.key_value_heads, config.key_value_heads]
+            query, key, value = self.joined(x).unflatten(2, (-1, config.head_width)).split(heads, dim=2)
+        else:
+            query, key, value = (
+                layer(x).unflatten(2, (-1, config.head_width)) for layer in self.layers_of_one_input()
+            )
         return query, key, value
+
+    def layers_of_one_input(self) -> list[nn.Linear]:
+        """Those that one product may compute together."""
+        return [self.query, self.key, self.value]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from octavo.layers import native_training
 from octavo.layers.normalization import LayerNorm, RMSNorm
 
 # Queries are taken in blocks of this many: keys after a block are not even multiplied.
@@ -95,10 +96,14 @@ class _BlockedAttention(torch.autograd.Function):
 
 def fused_norm(norm: LayerNorm | RMSNorm, x: Tensor) -> Tensor:
     """The norm of x [..., C], in x's type; its weights stay in float32."""
+    if native_training.suits(x):
+        centered = isinstance(norm, LayerNorm)
+        weight = norm.weight if isinstance(norm, LayerNorm) else norm.scale_weight()
+        bias = norm.bias if isinstance(norm, LayerNorm) else None
+        return native_training.norm(x, weight, bias, norm.epsilon, centered=centered)
     if isinstance(norm, LayerNorm):
         return functional.layer_norm(x, (x.shape[-1],), norm.weight, norm.bias, norm.epsilon)
-    weight = norm.weight + norm.offset if norm.offset else norm.weight
-    normed: Tensor = _RMSNorm.apply(x, weight, norm.epsilon)  # type: ignore[no-untyped-call]
+    normed: Tensor = _RMSNorm.apply(x, norm.scale_weight(), norm.epsilon)  # type: ignore[no-untyped-call]
     return normed
 
 
@@ -135,8 +140,7 @@ def norm_and_rotate(
     cosine, sine: [T, D/2] or [B, T, D/2], of rope style "half".
     """
     if norm is not None:
-        weight = norm.weight + norm.offset if norm.offset else norm.weight
-        x = _RMSNorm.apply(x, weight, norm.epsilon)  # type: ignore[no-untyped-call]
+        x = _RMSNorm.apply(x, norm.scale_weight(), norm.epsilon)  # type: ignore[no-untyped-call]
     if cosine is None or sine is None:
         x = x.transpose(1, 2)
         return x * scale if scale != 1.0 else x.contiguous()

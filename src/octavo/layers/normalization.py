@@ -21,6 +21,10 @@ class RMSNorm(nn.Module):
         self.offset = offset
         self.weight = nn.Parameter(torch.full((width,), 1.0 - offset))
 
+    def scale_weight(self) -> Tensor:
+        """What x is multiplied with."""
+        return self.weight + self.offset if self.offset else self.weight
+
     def forward(self, x: Tensor) -> Tensor:
         inverse_rms = torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.epsilon)
         return x * inverse_rms * (self.weight + self.offset)

@@ -5,6 +5,8 @@ Legend: B sequences, H heads, T tokens, D head width, W rotated width (W <= D).
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,18 @@ def rope_angles(config: RopeConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
     angles = positions.to(torch.float64)[..., None] * exact
     cosine, sine = angles.cos() * config.attention_factor, angles.sin() * config.attention_factor
     return cosine.to(torch.float32), sine.to(torch.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def _angle_table(config: RopeConfig, length: int) -> tuple[Tensor, Tensor]:
+    return rope_angles(config, torch.arange(length))
+
+
+def looked_up_angles(config: RopeConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """`rope_angles` from a table that is made once: training asks for the same angles in every step."""
+    length = int(positions.max()) + 1 if positions.numel() else 1
+    cosine, sine = _angle_table(config, 1 << (length - 1).bit_length())
+    return cosine[positions], sine[positions]
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor, style: str) -> Tensor:

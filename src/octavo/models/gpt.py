@@ -105,7 +105,7 @@ class GPT(nn.Module):
         # Embeddings may be kept in float32 beside blocks in bfloat16.
         first = self.blocks[0]
         assert isinstance(first, Block)
-        x = self.dropout(x).to(first.attention.query.weight.dtype)
+        x = self.dropout(x).to(first.attention.output.weight.dtype)
         for block in self.blocks:
             x = block(x, positions, documents)
         return self.norm(self.output_norm, x)

@@ -65,7 +65,6 @@ class Clock:
             began = time.perf_counter()
             for batch in batches:
                 trainer.task.loss(trainer.compute.module, batch, 1e-4).backward()  # type: ignore[no-untyped-call]
-                trainer.compute.collect()
             trainer.optimizer.zero_grad(set_to_none=True)
             self._step_seconds = time.perf_counter() - began
         self._plan()

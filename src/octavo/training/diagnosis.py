@@ -23,7 +23,7 @@ def first_broken_layer(module: nn.Module, task: Any, batches: Sequence[Any]) -> 
 
         return hook
 
-    for name, parameter in module.named_parameters():
+    for name, parameter in task.model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             return f"the weights {name}"
     handles = [layer.register_forward_hook(look(name)) for name, layer in module.named_modules() if name]
@@ -34,7 +34,7 @@ def first_broken_layer(module: nn.Module, task: Any, batches: Sequence[Any]) -> 
     finally:
         for handle in handles:
             handle.remove()
-    for name, parameter in module.named_parameters():
+    for name, parameter in task.model.named_parameters():
         if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
             found.append(f"the gradient of {name}")
     return found[0] if found else "the loss"

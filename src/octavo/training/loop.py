@@ -173,7 +173,6 @@ class Trainer:
         for batch in batches:
             part = self.task.loss(self.compute.module, batch, 1.0 / targets)
             part.backward()  # type: ignore[no-untyped-call]
-            self.compute.collect()
             loss += float(part.detach())
         loss = self.world.total(loss)
         norm = self._clip(config.clip or math.inf)

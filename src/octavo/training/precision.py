@@ -1,8 +1,8 @@
 """Mixed precision without a cast in every operation (Micikevicius et al. 2018, with bfloat16 for float16).
 
 The optimizer's weights stay in float32.  The linear layers of the blocks compute with a bfloat16 copy that is
-made once a step; embeddings, norms and the loss stay in float32.  bfloat16 has float32's range, so no loss
-scaling is needed.
+laid out once a step (`layers/bfloat16.py`); embeddings, norms and the loss stay in float32.  bfloat16 has
+float32's range, so no loss scaling is needed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from octavo.errors import OctavoError
+from octavo.layers.bfloat16 import Bfloat16Linear, Joins
 
 Network = TypeVar("Network", bound=nn.Module)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -23,50 +24,40 @@ _WORTH_IT = 1.3
 
 
 class ComputeCopy(Generic[Network]):
-    """`module` computes; its gradients go to the parameters of `master`, which the optimizer owns.
+    """`module` computes with the parameters of `master`, which the optimizer owns and which get gradients.
 
-    In float32 the two are one module and nothing is copied.
+    In float32 the two are one module.  In bfloat16 the linear layers of the module's stacks (ModuleLists) are
+    replaced by layers that compute with a laid out copy of their weights; all parameters are shared.
     """
 
     def __init__(self, master: Network, dtype: torch.dtype) -> None:
-        self.master = master
         self.module = master
-        self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._lowered: list[Bfloat16Linear] = []
         if dtype == torch.float32:
             return
-        self.module = copy.deepcopy(master)
-        lowered = {
-            f"{path}.{name}"
-            for path, module in master.named_modules()
-            if isinstance(module, nn.Linear) and ".blocks." in f".{path}"
-            for name, _ in module.named_parameters(recurse=False)
-        }
-        for name, parameter in master.named_parameters():
-            path, _, kind = name.rpartition(".")
-            owner = self.module.get_submodule(path)
-            if name in lowered:
-                lower = nn.Parameter(parameter.detach().to(dtype), requires_grad=parameter.requires_grad)
-                self._pairs.append((parameter, lower))
-                setattr(owner, kind, lower)
-            else:
-                setattr(owner, kind, parameter)
+        shared = {id(parameter): parameter for parameter in master.parameters()}
+        self.module = copy.deepcopy(master, shared)
+        for stack in [each for each in self.module.modules() if isinstance(each, nn.ModuleList)]:
+            self._lower(stack)
+
+    def _lower(self, owner: nn.Module) -> None:
+        if isinstance(owner, Joins):
+            owner.joined = self._lowered_layer(*owner.layers_of_one_input())
+        for name, child in owner.named_children():
+            if isinstance(child, nn.Linear):
+                if not isinstance(owner, Joins) or child not in owner.layers_of_one_input():
+                    setattr(owner, name, self._lowered_layer(child))
+            elif not isinstance(child, nn.ModuleList):  # it has its own turn
+                self._lower(child)
+
+    def _lowered_layer(self, *linears: nn.Linear) -> Bfloat16Linear:
+        self._lowered.append(Bfloat16Linear(*linears))
+        return self._lowered[-1]
 
     def refresh(self) -> None:
-        """Copy the weights that the optimizer has changed.  Once a step."""
-        with torch.no_grad():
-            for parameter, lower in self._pairs:
-                lower.copy_(parameter)
-
-    def collect(self) -> None:
-        """Add the copy's gradients to the master's, in float32.  After each backward pass."""
-        for parameter, lower in self._pairs:
-            if lower.grad is None:
-                continue
-            if parameter.grad is None:
-                parameter.grad = lower.grad.to(parameter.dtype)
-            else:
-                parameter.grad.add_(lower.grad)
-            lower.grad = None
+        """Read the weights that the optimizer has changed.  Once a step."""
+        for layer in self._lowered:
+            layer.refresh()
 
 
 def choose_precision(wanted: str, width: int) -> str:

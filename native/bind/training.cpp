@@ -1,0 +1,103 @@
+// Training's kernels over tensors of PyTorch, which come as addresses: shapes, types and strides were checked by
+// src/octavo/layers/native_training.py, the only caller.
+#include <nanobind/nanobind.h>
+
+#include <cstdint>
+
+#include "ops/training.h"
+#include "support/team.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using Address = std::uintptr_t;
+
+template <class T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// The threads that pieces run on: GOMP_parallel's address (0: this thread alone) and how many.
+struct Team {
+  octavo::OpenMpParallel parallel;
+  int threads;
+
+  Team(Address address, int count) : parallel(at<void(void (*)(void*), void*, unsigned, unsigned)>(address)), threads(count) {}
+
+  template <class Task>
+  void run(void (*kernel)(const Task&, int), const Task& task, int pieces) const {
+    nb::gil_scoped_release unlocked;
+    octavo::run_pieces(parallel, threads, pieces, [&](int piece) { kernel(task, piece); });
+  }
+};
+
+const octavo::TrainingKernels& kernels() {
+  const octavo::TrainingKernels* found = octavo::training_kernels();
+  if (!found) throw nb::value_error("this processor has no bfloat16 products: train by PyTorch's functions");
+  return *found;
+}
+
+// The fields of a task come as one tuple in the order of the structure.
+octavo::TrainingAttention attention_task(const nb::tuple& fields) {
+  const auto address = [&](int i) { return nb::cast<Address>(fields[i]); };
+  const auto number = [&](int i) { return nb::cast<std::ptrdiff_t>(fields[i]); };
+  return {at<octavo::Bfloat>(address(0)), at<octavo::Bfloat>(address(1)), at<octavo::Bfloat>(address(2)),
+          number(3), number(4), number(5),
+          at<octavo::Bfloat>(address(6)), at<float>(address(7)), at<std::int32_t>(address(8)),
+          int(number(9)), int(number(10)), int(number(11)), int(number(12)), int(number(13)), nb::cast<float>(fields[14]),
+          at<octavo::Bfloat>(address(15)), at<octavo::Bfloat>(address(16)), at<octavo::Bfloat>(address(17)),
+          at<octavo::Bfloat>(address(18)), number(19), number(20), number(21)};
+}
+
+void attention(Address parallel, int threads, const nb::tuple& fields) {
+  const auto task = attention_task(fields);
+  Team(parallel, threads).run(kernels().attention, task, octavo::attention_pieces(task));
+}
+
+void attention_backward(Address parallel, int threads, const nb::tuple& fields) {
+  const auto task = attention_task(fields);
+  Team(parallel, threads).run(kernels().attention_backward, task, octavo::attention_backward_pieces(task));
+}
+
+// out_gradient is 0 for the forward pass.
+void activation(Address parallel, int threads, int kind, bool gated, Address in, Address out_gradient, Address out, int rows,
+                int width) {
+  const octavo::TrainingActivationTask task{octavo::TrainingActivation(kind), gated, at<octavo::Bfloat>(in),
+                                            at<octavo::Bfloat>(out_gradient), at<octavo::Bfloat>(out),
+                                            at<octavo::Bfloat>(out), rows, width};
+  Team(parallel, threads)
+      .run(out_gradient ? kernels().activation_backward : kernels().activation, task, octavo::kNormPieces);
+}
+
+void norm(Address parallel, int threads, Address in, Address weight, Address bias, float epsilon, bool centered, int rows,
+          int width, Address out, Address out_gradient, Address weight_gradient, Address bias_gradient) {
+  const octavo::TrainingNorm task{at<octavo::Bfloat>(in), at<float>(weight), at<float>(bias), epsilon, centered, rows, width,
+                                  at<octavo::Bfloat>(out), at<octavo::Bfloat>(out_gradient), at<octavo::Bfloat>(out),
+                                  at<float>(weight_gradient), at<float>(bias_gradient)};
+  Team(parallel, threads).run(out_gradient ? kernels().norm_backward : kernels().norm, task, octavo::kNormPieces);
+}
+
+void heads(Address parallel, int threads, Address in, std::ptrdiff_t in_stride, Address weight, float epsilon, Address cosine,
+           Address sine, int angle_rows, int rows, int heads, int width, Address out, std::ptrdiff_t out_stride,
+           Address out_gradient, std::ptrdiff_t out_gradient_stride, Address weight_gradient) {
+  const octavo::TrainingHeads task{at<octavo::Bfloat>(in), in_stride, at<float>(weight), epsilon, at<float>(cosine),
+                                   at<float>(sine), angle_rows, rows, heads, width, at<octavo::Bfloat>(out), out_stride,
+                                   at<octavo::Bfloat>(out_gradient), out_gradient_stride, at<octavo::Bfloat>(out), out_stride,
+                                   at<float>(weight_gradient)};
+  Team(parallel, threads).run(out_gradient ? kernels().heads_backward : kernels().heads, task, octavo::kNormPieces);
+}
+
+}  // namespace
+
+void bind_training(nb::module_& module) {
+  module.def("trains_in_bfloat16", [] { return octavo::training_kernels() != nullptr; },
+             "Whether this processor has the training kernels.");
+  module.attr("TRAINING_PIECES") = octavo::kNormPieces;
+  module.def("train_attention", &attention, "parallel"_a, "threads"_a, "fields"_a);
+  module.def("train_attention_backward", &attention_backward, "parallel"_a, "threads"_a, "fields"_a);
+  module.def("train_activation", &activation);
+  module.def("train_norm", &norm);
+  module.def("train_heads", &heads);
+}

@@ -1,0 +1,93 @@
+// Kernels of training: bfloat16 activations [rows, width], sums in float32.  For processors with bfloat16 products; others
+// train by PyTorch's own functions, which are the slow twins (src/octavo/layers/native_training.py).
+// Shapes: B sequences, T tokens, H query heads, G key-value heads, D head width, N = B * T rows, C width of a row.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace octavo {
+
+using Bfloat = std::uint16_t;
+
+// Rows lie `*_stride` elements apart; heads of a row are D apart.  A query sees the keys from first[b][t] to t.
+struct TrainingAttention {
+  const Bfloat *query, *key, *value;  // [B, T, H, D], [B, T, G, D]
+  std::ptrdiff_t query_stride, key_stride, value_stride;
+  Bfloat* out;                // [B, T, H, D], contiguous
+  float* normalizers;         // [B, H, T]: logarithms of the sums of exponentials
+  const std::int32_t* first;  // [B, T], rising along T
+  int sequences, tokens, heads, key_heads, width;
+  float scale;
+  // Backward only.
+  const Bfloat* out_gradient;  // [B, T, H, D], contiguous
+  Bfloat *query_gradient, *key_gradient, *value_gradient;
+  std::ptrdiff_t query_gradient_stride, key_gradient_stride, value_gradient_stride;
+};
+
+enum class TrainingActivation : int { Silu, Gelu, GeluTanh };
+
+// out = activation(gate) * up, or activation(gate) where gated is false; rows of in are [gate | up].
+struct TrainingActivationTask {
+  TrainingActivation kind;
+  bool gated;
+  const Bfloat *in, *out_gradient;  // [N, C or 2C], [N, C]
+  Bfloat *out, *in_gradient;
+  int rows, width;
+};
+
+// out = (x - mean) / deviation * weight + bias; without `centered` the mean counts as 0 (RMSNorm), bias may be null.
+struct TrainingNorm {
+  const Bfloat* in;  // [N, C]
+  const float *weight, *bias;
+  float epsilon;
+  bool centered;
+  int rows, width;
+  Bfloat* out;
+  // Backward only.
+  const Bfloat* out_gradient;
+  Bfloat* in_gradient;
+  float *weight_gradient, *bias_gradient;  // [kNormPieces, C]: partial sums, added up by the caller
+};
+constexpr int kNormPieces = 16;
+
+// Each head of D values normed by weight [D] (or not, if null) and turned by the angles (or not, if null).
+struct TrainingHeads {
+  const Bfloat* in;  // [N, H, D], rows in_stride apart
+  std::ptrdiff_t in_stride;
+  const float* weight;
+  float epsilon;
+  const float *cosine, *sine;  // [T, D/2], or [N, D/2]: row % angle_rows
+  int angle_rows;
+  int rows, heads, width;
+  Bfloat* out;  // [N, H, D], rows out_stride apart
+  std::ptrdiff_t out_stride;
+  // Backward only: gradients of out -> gradients of in.
+  const Bfloat* out_gradient;
+  std::ptrdiff_t out_gradient_stride;
+  Bfloat* in_gradient;
+  std::ptrdiff_t in_gradient_stride;
+  float* weight_gradient;  // [kNormPieces, D]
+};
+
+// Each function does piece `piece` of `pieces(task)`; pieces may be done in any order by any thread.
+struct TrainingKernels {
+  void (*attention)(const TrainingAttention&, int piece);
+  void (*attention_backward)(const TrainingAttention&, int piece);
+  void (*activation)(const TrainingActivationTask&, int piece);
+  void (*activation_backward)(const TrainingActivationTask&, int piece);
+  void (*norm)(const TrainingNorm&, int piece);
+  void (*norm_backward)(const TrainingNorm&, int piece);
+  void (*heads)(const TrainingHeads&, int piece);
+  void (*heads_backward)(const TrainingHeads&, int piece);
+};
+
+inline int attention_pieces(const TrainingAttention& task) { return task.sequences * task.heads; }
+inline int attention_backward_pieces(const TrainingAttention& task) { return task.sequences * task.key_heads; }
+// Rows are shared out in kNormPieces stretches, so that sums over rows do not depend on the number of threads.
+inline int first_row(int rows, int piece) { return int(std::int64_t(rows) * piece / kNormPieces); }
+
+const TrainingKernels* avx512_bfloat16_training_kernels();
+// What this processor can use; null if it has no bfloat16 products.
+const TrainingKernels* training_kernels();
+
+}  // namespace octavo
