@@ -67,8 +67,11 @@ class Watch:
     __slots__ = ()
 
     def native(self) -> Any:
-        """(whom to ask for the label by `native_label`, a leaf of texts, other expressions, the text so far or
-        None if it does not matter) where the native engine can follow them by itself; None where it cannot."""
+        """What the native engine needs to follow the texts by itself; None where it cannot.
+
+        (whom to ask for the label by `native_label`, a leaf of texts, other expressions, the text so far or
+        None if it does not matter).
+        """
         return None
 
     def step(self, code_point: int) -> Watch:
