@@ -116,6 +116,11 @@ inline I dot_wide(I acc, B codes, const std::int8_t* four) {
                                                  ones)));
 }
 
+// Too few registers for the codes of two panels.
+constexpr int kPanelsTogether = 1;
+using Four = const std::int8_t*;
+inline Four load_four(const std::int8_t* four) { return four; }
+
 // Always inlined: the compiler takes a function that only prefetches for one without effect, and drops calls of it.
 inline __attribute__((always_inline)) void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
 

@@ -87,10 +87,16 @@ inline I dot(I acc, B codes, const std::int8_t* four) {
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc.v) : "v"(codes.v), "m"(*(const std::int32_t*)four));
   return acc;
 }
+// The same with the four values in a register, for several lines.
+constexpr int kPanelsTogether = 2;
+struct Four { __m512i v; };
+inline Four load_four(const std::int8_t* four) { return {_mm512_set1_epi32(*(const std::int32_t*)four)}; }
+inline I dot(I acc, B codes, Four four) { return {_mm512_dpbusd_epi32(acc.v, codes.v, four.v)}; }
 // The same for codes c of a full byte that stand for c - 128.  `start` is -128 times the sum of the activations.
 inline I start_wide(const std::int32_t* start) { return broadcast_int(*start); }
 inline B wide(B codes) { return codes; }
 inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, codes, four); }
+inline I dot_wide(I acc, B codes, Four four) { return dot(acc, codes, four); }
 
 // Always inlined: the compiler takes a function that only prefetches for one without effect, and drops calls of it.
 inline __attribute__((always_inline)) void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }

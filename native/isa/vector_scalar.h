@@ -87,6 +87,11 @@ inline I start_wide(const std::int32_t* start) { return broadcast_int(*start); }
 inline B wide(B codes) { return codes; }
 inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, codes, four); }
 
+// Too few registers for the codes of two panels.
+constexpr int kPanelsTogether = 1;
+using Four = const std::int8_t*;
+inline Four load_four(const std::int8_t* four) { return four; }
+
 inline void prefetch(const void*) {}
 
 // The tree of the wide registers: lane i joins i + 8, then i + 4, then i + 2, then i + 1.

@@ -163,7 +163,7 @@ void Model::finish() {
   for (Source& source : sources_) source.bytes = nullptr;
 
   std::size_t quantized = 0, packed = 0;
-  const int slots = whole_panels(max_tokens_) + kMaxTile;
+  const int slots = (max_tokens_ + kTile - 1) / kTile * kTile;
   for (const Stage& stage : stages_) {
     for (const MatmulPart& part : stage.matmuls) {
       const std::size_t columns = stage.matmul_columns;

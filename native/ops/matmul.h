@@ -1,8 +1,8 @@
 // out[token][row] = sum over columns of weight[row][column] * activation[token][column] (+ bias[row]).
 //
-// One algorithm for 1 token and for 512: a tile of up to 16 tokens keeps its sums in registers, and the codes of a
-// group are unpacked once for all of them.  Each output has one chain of additions, group after group, whatever the
-// tile: a token's results are the same bits alone or in company (row-invariance).
+// One algorithm for 1 token and for 512: a tile of up to 4 tokens keeps its sums in registers, and the codes of a group
+// are unpacked once for all of them.  Each output has one chain of additions, group after group, whatever the tile: a
+// token's results are the same bits alone or in company (row-invariance).
 //
 // Included by isa/*.cpp after a vector_*.h; everything here has internal linkage.
 #pragma once
@@ -80,19 +80,31 @@ constexpr int zero_shift(int zero) {  // start is -128 * sum; -zero * sum is tha
   return shift;
 }
 
-// The integer sum over lines [first, last) of one token, from the start that the zero of the codes asks for.
-template <Codes kind, int zero, int first, int last>
-inline I dots(const B (&q)[8], const std::int8_t* four, const std::int32_t* start) {
-  if constexpr (kind == Codes::U8 || kind == Codes::Table) {
-    I sum = start_wide(start);
+// The codes of a group of one panel, or of two panels that one pass multiplies: then each value of a token is loaded
+// once for both.
+template <int panels>
+struct GroupCodes {
+  B q[panels][8];
+};
+
+// sum[p] = the integer sum over lines [first, last) of one token, from the start that the zero of the codes asks for.
+template <Codes kind, int zero, int first, int last, int panels>
+inline __attribute__((always_inline)) void dots(const GroupCodes<panels>& codes, const std::int8_t* four,
+                                                const std::int32_t* start, I (&sum)[panels]) {
+  constexpr bool full_bytes = kind == Codes::U8 || kind == Codes::Table;
+  for (int p = 0; p < panels; ++p) {
+    if constexpr (full_bytes) sum[p] = start_wide(start);
+    else sum[p] = zero ? shift_right<zero_shift(zero ? zero : 128)>(broadcast_int(*start)) : broadcast_int(0);
+  }
 OCTAVO_UNROLL
-    for (int j = first; j < last; ++j) sum = dot_wide(sum, q[j], four + 4 * j);
-    return sum;
-  } else {
-    I sum = zero ? shift_right<zero_shift(zero ? zero : 128)>(broadcast_int(*start)) : broadcast_int(0);
-OCTAVO_UNROLL
-    for (int j = first; j < last; ++j) sum = dot(sum, q[j], four + 4 * j);
-    return sum;
+  for (int j = first; j < last; ++j) {
+    if constexpr (panels == 1) {
+      sum[0] = full_bytes ? dot_wide(sum[0], codes.q[0][j], four + 4 * j) : dot(sum[0], codes.q[0][j], four + 4 * j);
+    } else {
+      const Four values = load_four(four + 4 * j);
+      for (int p = 0; p < panels; ++p)
+        sum[p] = full_bytes ? dot_wide(sum[p], codes.q[p][j], values) : dot(sum[p], codes.q[p][j], values);
+    }
   }
 }
 
@@ -131,28 +143,38 @@ inline GroupScale load_scales(const std::uint8_t* super, const std::uint8_t* gro
   return s;
 }
 
-// acc += the group's weights times one token's values.
-template <Codes kind, Scales scales, int zero>
-inline __attribute__((always_inline)) void add_group(const B (&q)[8], const GroupScale& s, const QuantizedGroup& token,
-                                                     F& acc) {
-  F value;
-  if constexpr (scales == Scales::KD16 || scales == Scales::KDM16) {
-    const F low = to_float(dots<kind, zero, 0, 4>(q, token.codes, token.start_half));
-    const F high = to_float(dots<kind, zero, 4, 8>(q, token.codes, token.start_half + 1));
-    value = multiply_add(high, s.d1, low * s.d);
-    if constexpr (scales == Scales::KDM16) {
-      value = multiply_add(s.m, broadcast(float(token.start_half[0]) * (-1.0f / 128)), value);
-      value = multiply_add(s.m1, broadcast(float(token.start_half[1]) * (-1.0f / 128)), value);
-    }
+// acc[p] += panel p's weights of the group times one token's values.
+template <Codes kind, Scales scales, int zero, int panels>
+inline __attribute__((always_inline)) void add_group(const GroupCodes<panels>& codes, const GroupScale (&scale)[panels],
+                                                     const QuantizedGroup& token, F (&acc)[panels]) {
+  constexpr bool halves = scales == Scales::KD16 || scales == Scales::KDM16;
+  constexpr bool has_minimum = scales == Scales::DM || scales == Scales::KDM;
+  I first[panels], second[panels];
+  if constexpr (halves) {
+    dots<kind, zero, 0, 4>(codes, token.codes, token.start_half, first);
+    dots<kind, zero, 4, 8>(codes, token.codes, token.start_half + 1, second);
   } else {
-    constexpr bool has_minimum = scales == Scales::DM || scales == Scales::KDM;
-    value = to_float(dots<kind, has_minimum ? 0 : zero, 0, 8>(q, token.codes, &token.start));
-    if constexpr (kind == Codes::Upper)  // a code is 16 upper + lower, and the lower ones are 7.5 on average
-      value = multiply_add(value, broadcast(16.0f), broadcast(7.5f * token.sum));
-    value = value * s.d;
-    if constexpr (has_minimum) value = multiply_add(s.m, broadcast(token.sum), value);
+    dots<kind, has_minimum ? 0 : zero, 0, 8>(codes, token.codes, &token.start, first);
   }
-  acc = multiply_add(value, broadcast(token.scale), acc);
+OCTAVO_UNROLL
+  for (int p = 0; p < panels; ++p) {
+    const GroupScale& s = scale[p];
+    F value;
+    if constexpr (halves) {
+      value = multiply_add(to_float(second[p]), s.d1, to_float(first[p]) * s.d);
+      if constexpr (scales == Scales::KDM16) {
+        value = multiply_add(s.m, broadcast(float(token.start_half[0]) * (-1.0f / 128)), value);
+        value = multiply_add(s.m1, broadcast(float(token.start_half[1]) * (-1.0f / 128)), value);
+      }
+    } else {
+      value = to_float(first[p]);
+      if constexpr (kind == Codes::Upper)  // a code is 16 upper + lower, and the lower ones are 7.5 on average
+        value = multiply_add(value, broadcast(16.0f), broadcast(7.5f * token.sum));
+      value = value * s.d;
+      if constexpr (has_minimum) value = multiply_add(s.m, broadcast(token.sum), value);
+    }
+    acc[p] = multiply_add(value, broadcast(token.scale), acc[p]);
+  }
 }
 
 // A panel's groups, as they lie in memory.
@@ -160,10 +182,12 @@ template <Codes kind, Scales scales>
 struct Panel {
   const std::uint8_t* scale_area;
   const std::uint8_t* codes;
+  const std::uint8_t* ahead;
   const std::uint8_t* table;
 
-  Panel(const PanelMatrix& matrix, const std::uint8_t* panel)
-      : scale_area(panel), codes(panel + matrix.scale_bytes()), table(matrix.format.table) {}
+  // distance: bytes from what is read to what memory is asked for meanwhile.
+  Panel(const PanelMatrix& matrix, const std::uint8_t* panel, std::size_t distance)
+      : scale_area(panel), codes(panel + matrix.scale_bytes()), ahead(panel + distance), table(matrix.format.table) {}
 
   void read(int group, B (&q)[8]) const { unpack<kind>(codes + code_bytes(kind) * group, table, q); }
   GroupScale scale(int group) const {
@@ -175,8 +199,7 @@ struct Panel {
   // The panel is one linear stream, whatever part of it is read now.
   __attribute__((always_inline)) void ask_ahead(int group) const {  // see prefetch()
     constexpr std::size_t bytes = code_bytes(kind) + group_scale_bytes(scales) + super_bytes(scales) / kSuperGroups;
-    const std::uint8_t* ahead = scale_area + kPrefetchDistance + bytes * group;
-    for (std::size_t line = 0; line < bytes; line += kLine) prefetch(ahead + line);
+    for (std::size_t line = 0; line < bytes; line += kLine) prefetch(ahead + bytes * group + line);
   }
 };
 
@@ -201,58 +224,70 @@ OCTAVO_UNROLL
 
 constexpr int kRestGroups = 64;  // whose rests wait while their weights are near
 
-// acc[n] += the panel times token n.  Of each kRestGroups groups first all the codes are summed, without a branch, and
+// acc[n][p] += panel p times token n.  Of each kRestGroups groups first all the codes are summed, without a branch, and
 // then the rests of the few that have one: asking at each group would cost more than the sums.
 // `next`: from a group's tokens to the next group's; the tokens' rests lie in the second half between.
-template <Codes kind, Scales scales, int zero, int width, class AnyPanel>
-inline __attribute__((always_inline)) void quantized_tile(const AnyPanel& panel, int groups, const QuantizedGroup* tokens,
-                                                          int next, F (&acc)[width]) {
+template <Codes kind, Scales scales, int zero, int tokens, int panels, class AnyPanel>
+inline __attribute__((always_inline)) void quantized_tile(const AnyPanel (&panel)[panels], int groups,
+                                                          const QuantizedGroup* activations, int next,
+                                                          F (&acc)[tokens][panels]) {
   for (int begin = 0; begin < groups; begin += kRestGroups) {
     const int end = begin + kRestGroups < groups ? begin + kRestGroups : groups;
-    std::uint16_t rests[kRestGroups * width];  // group within these, and token
+    std::uint16_t rests[kRestGroups * tokens];  // group within these, and token
     int count = 0;
+    GroupCodes<panels> codes;
+    GroupScale scale[panels];
     for (int group = begin; group < end; ++group) {
-      panel.ask_ahead(group);
-      B q[8];
-      panel.read(group, q);
-      const GroupScale s = panel.scale(group);
-      const QuantizedGroup* here = tokens + std::size_t(next) * group;
 OCTAVO_UNROLL
-      for (int n = 0; n < width; ++n) {
-        add_group<kind, scales, zero>(q, s, here[n], acc[n]);
-        rests[count] = std::uint16_t((group - begin) * kMaxTile + n);
+      for (int p = 0; p < panels; ++p) {
+        panel[p].ask_ahead(group);
+        panel[p].read(group, codes.q[p]);
+        scale[p] = panel[p].scale(group);
+      }
+      const QuantizedGroup* here = activations + std::size_t(next) * group;
+OCTAVO_UNROLL
+      for (int n = 0; n < tokens; ++n) {
+        add_group<kind, scales, zero>(codes, scale, here[n], acc[n]);
+        rests[count] = std::uint16_t((group - begin) * kTile + n);
         count += here[n].has_rest;
       }
     }
     if (count == 0) continue;
-    alignas(64) float sums[width][kPanelRows];
+    alignas(64) float sums[tokens][panels][kPanelRows];
 OCTAVO_UNROLL
-    for (int n = 0; n < width; ++n) store(sums[n], acc[n]);
+    for (int n = 0; n < tokens; ++n)
+      for (int p = 0; p < panels; ++p) store(sums[n][p], acc[n][p]);
     for (int i = 0; i < count; ++i) {
-      const int group = begin + rests[i] / kMaxTile, n = rests[i] % kMaxTile;
-      B q[8];
-      panel.read(group, q);
-      F sum = load(sums[n]);
-      add_group<kind, scales, zero>(q, panel.scale(group), tokens[std::size_t(next) * group + next / 2 + n], sum);
-      store(sums[n], sum);
+      const int group = begin + rests[i] / kTile, n = rests[i] % kTile;
+      F sum[panels];
+OCTAVO_UNROLL
+      for (int p = 0; p < panels; ++p) {
+        panel[p].read(group, codes.q[p]);
+        scale[p] = panel[p].scale(group);
+        sum[p] = load(sums[n][p]);
+      }
+      add_group<kind, scales, zero>(codes, scale, activations[std::size_t(next) * group + next / 2 + n], sum);
+OCTAVO_UNROLL
+      for (int p = 0; p < panels; ++p) store(sums[n][p], sum[p]);
     }
 OCTAVO_UNROLL
-    for (int n = 0; n < width; ++n) acc[n] = load(sums[n]);
+    for (int n = 0; n < tokens; ++n)
+      for (int p = 0; p < panels; ++p) acc[n][p] = load(sums[n][p]);
   }
 }
 
-// Float weights: activations are float, [column][width] within a tile.
-template <Codes kind, int width>
-inline __attribute__((always_inline)) void float_tile(const MatmulTask& task, const std::uint8_t* panel, const std::uint8_t* activations, F (&acc)[width]) {
-  const float* x = (const float*)activations;
+// Float weights: activations are float, [column][kTile or 1] within a tile.
+template <Codes kind, int tokens>
+inline __attribute__((always_inline)) void float_tile(const MatmulTask& task, const std::uint8_t* panel, const float* x,
+                                                      F (&acc)[tokens][1]) {
   const std::size_t step = code_bytes(kind) / kGroup;
-  for (int column = 0; column < task.matrix.columns; ++column, x += width, panel += step) {
+  for (int column = 0; column < task.matrix.columns; ++column, x += task.width, panel += step) {
     F w;
     if constexpr (kind == Codes::F32) w = load((const float*)panel);
     if constexpr (kind == Codes::F16) w = load_half((const std::uint16_t*)panel);
     if constexpr (kind == Codes::BF16) w = load_bfloat((const std::uint16_t*)panel);
 OCTAVO_UNROLL
-    for (int n = 0; n < width; ++n) acc[n] = multiply_add(w, broadcast(x[n]), acc[n]);
+    for (int n = 0; n < tokens; ++n) acc[n][0] = multiply_add(w, broadcast(x[n]), acc[n][0]);
   }
 }
 
@@ -263,42 +298,58 @@ inline void store_rows(float* out, F values, int rows) {
   for (int r = 0; r < rows; ++r) out[r] = padded[r];
 }
 
-template <Codes kind, Scales scales, int zero, int width>
-void sweep_width(const MatmulTask& task, int panel_begin, int panel_end) {
-  for (int index = panel_begin; index < panel_end; ++index) {
-    const std::uint8_t* panel = task.matrix.data + task.matrix.panel_bytes() * index;
-    const int row = index * kPanelRows;
+// Panels [index, index + panels) times `tokens` tokens of one tile, from token `first` on.
+template <Codes kind, Scales scales, int zero, int tokens, int panels>
+void multiply_tile(const MatmulTask& task, int index, int first) {
+  F acc[tokens][panels];
+OCTAVO_UNROLL
+  for (int n = 0; n < tokens; ++n)
+    for (int p = 0; p < panels; ++p) acc[n][p] = zero_lanes();
+  const std::uint8_t* data = task.matrix.data + task.matrix.panel_bytes() * index;
+  const std::uint8_t* activations = task.activations + task.tile_bytes * (first / task.width);
+  if constexpr (scales == Scales::None) {
+    float_tile<kind, tokens>(task, data, (const float*)activations, acc);
+  } else {
+    const auto* groups = (const QuantizedGroup*)activations;
+    if constexpr (panels == 1) {
+      const Panel<kind, scales> panel[1] = {{task.matrix, data, kPrefetchDistance}};
+      quantized_tile<kind, scales, zero>(panel, task.matrix.groups(), groups, 2 * task.width, acc);
+    } else {
+      const std::size_t next = task.matrix.panel_bytes();  // the next two panels, while these are multiplied
+      const Panel<kind, scales> panel[2] = {{task.matrix, data, 2 * next}, {task.matrix, data + next, 2 * next}};
+      quantized_tile<kind, scales, zero>(panel, task.matrix.groups(), groups, 2 * task.width, acc);
+    }
+  }
+OCTAVO_UNROLL
+  for (int p = 0; p < panels; ++p) {
+    const int row = (index + p) * kPanelRows;
     const F bias = task.bias ? load(task.bias + row) : zero_lanes();
-    for (int first = 0; first < task.tokens; first += width) {
-      F acc[width];
 OCTAVO_UNROLL
-      for (int n = 0; n < width; ++n) acc[n] = zero_lanes();
-      const std::uint8_t* activations = task.activations + task.tile_bytes * (first / width);
-      if constexpr (scales == Scales::None)
-        float_tile<kind, width>(task, panel, activations, acc);
-      else
-        quantized_tile<kind, scales, zero, width>(Panel<kind, scales>(task.matrix, panel), task.matrix.groups(),
-                                                  (const QuantizedGroup*)activations, 2 * width, acc);
-      const int rows = task.matrix.rows - row;
-OCTAVO_UNROLL
-      for (int n = 0; n < width; ++n) {
-        if (first + n < task.tokens) store_rows(task.out + task.out_stride * (first + n) + row, acc[n] + bias, rows);
-      }
+    for (int n = 0; n < tokens; ++n)
+      store_rows(task.out + task.out_stride * (first + n) + row, acc[n][p] + bias, task.matrix.rows - row);
+  }
+}
+
+template <Codes kind, Scales scales, int zero, int panels>
+void multiply_tiles(const MatmulTask& task, int index) {
+  for (int first = 0; first < task.tokens; first += kTile) {
+    switch (task.tokens - first) {
+      case 1: multiply_tile<kind, scales, zero, 1, panels>(task, index, first); break;
+      case 2: multiply_tile<kind, scales, zero, 2, panels>(task, index, first); break;
+      case 3: multiply_tile<kind, scales, zero, 3, panels>(task, index, first); break;
+      default: multiply_tile<kind, scales, zero, kTile, panels>(task, index, first);
     }
   }
 }
 
 template <Codes kind, Scales scales, int zero>
-void sweep(const MatmulTask& task, int panel_begin, int panel_end) {
-  switch (task.width) {
-    case 1: return sweep_width<kind, scales, zero, 1>(task, panel_begin, panel_end);
-    case 2: return sweep_width<kind, scales, zero, 2>(task, panel_begin, panel_end);
-    case 4: return sweep_width<kind, scales, zero, 4>(task, panel_begin, panel_end);
-    case 6: return sweep_width<kind, scales, zero, 6>(task, panel_begin, panel_end);
-    case 8: return sweep_width<kind, scales, zero, 8>(task, panel_begin, panel_end);
-    case 12: return sweep_width<kind, scales, zero, 12>(task, panel_begin, panel_end);
-    default: return sweep_width<kind, scales, zero, 16>(task, panel_begin, panel_end);
+void sweep(const MatmulTask& task, int begin, int end) {
+  int index = begin;
+  if constexpr (scales != Scales::None && kPanelsTogether == 2) {
+    // A single token finds memory slower than arithmetic: one stream is best.
+    for (; task.tokens > 1 && index + 1 < end; index += 2) multiply_tiles<kind, scales, zero, 2>(task, index);
   }
+  for (; index < end; ++index) multiply_tiles<kind, scales, zero, 1>(task, index);
 }
 
 void matmul(const MatmulTask& task, int begin, int end) {
@@ -335,16 +386,16 @@ void refine(const Refinement& task, int begin, int end) {
   const PanelMatrix& matrix = coarse.matrix;
   for (int index = begin; index < end; ++index) {
     const std::uint8_t* data = matrix.data + matrix.panel_bytes() * index;
-    const JoinedPanel panel{data, data + matrix.scale_bytes(),
-                            task.lower + code_bytes(Codes::Upper) * matrix.groups() * index};
+    const JoinedPanel panel[1] = {{data, data + matrix.scale_bytes(),
+                                   task.lower + code_bytes(Codes::Upper) * matrix.groups() * index}};
     for (int token = 0; token < coarse.tokens; ++token) {
       float* out = coarse.out + coarse.out_stride * token + index * kPanelRows;
       if (reduce_max(load(out)) < task.floors[token]) continue;
       const auto* tile = (const QuantizedGroup*)(coarse.activations + coarse.tile_bytes * (token / coarse.width));
-      F acc[1] = {zero_lanes()};
-      quantized_tile<Codes::U8, Scales::D, 128, 1>(panel, matrix.groups(), tile + token % coarse.width,
-                                                   2 * coarse.width, acc);
-      store(out, acc[0]);
+      F acc[1][1] = {{zero_lanes()}};
+      quantized_tile<Codes::U8, Scales::D, 128>(panel, matrix.groups(), tile + token % coarse.width, 2 * coarse.width,
+                                                acc);
+      store(out, acc[0][0]);
     }
   }
 }

@@ -129,23 +129,15 @@ struct alignas(kLine) QuantizedGroup {
 };
 static_assert(sizeof(QuantizedGroup) == kLine);
 
+// Tokens that share a pass over the weights.
+constexpr int kTile = 4;
+
+// Tokens in a tile's memory: one alone lies close together.
+OCTAVO_INLINE constexpr int tile_width(int tokens) { return tokens == 1 ? 1 : kTile; }
+
 // A tile of `width` tokens is, for each group, QuantizedGroup [2][width]: the tokens' values, and what rounding left of
 // them, quantized again, for the groups whose scale stands out in their token's row (has_rest).  A few groups hold a
 // row's outliers and with them most of its rounding error: see quantize in rows.h.
 OCTAVO_INLINE constexpr std::size_t record_bytes(int width) { return 2 * sizeof(QuantizedGroup) * width; }
-
-// How many tokens a tile holds: what the kernels are compiled for.
-constexpr int kTileWidths[] = {1, 2, 4, 6, 8, 12, 16};
-constexpr int kMaxTile = 16;
-
-// The tile width that wastes least for a number of tokens, with as few tiles as can be.
-OCTAVO_INLINE constexpr int tile_width(int tokens) {
-  if (tokens <= 0) return 1;
-  const int tiles = (tokens + kMaxTile - 1) / kMaxTile;
-  const int needed = (tokens + tiles - 1) / tiles;
-  for (int width : kTileWidths)
-    if (width >= needed) return width;
-  return kMaxTile;
-}
 
 }  // namespace octavo
