@@ -41,11 +41,16 @@ _STEPS_A_SAMPLE = 3
 
 def corpus() -> TokenCorpus:
     """Tiny Shakespeare as characters."""
-    folder = Path(os.environ.get("OCTAVO_SHARED", Path(__file__).parents[2] / "shared"))
-    text = (folder / "data/text/tinyshakespeare.txt").read_text()
+    text = shakespeare()
     number = {character: place for place, character in enumerate(sorted(set(text)))}
     ids = np.array([number[character] for character in text], np.uint32)
     return TokenCorpus(ids, np.array([0, len(ids)], np.int64), len(ids), "tinyshakespeare")
+
+
+def shakespeare() -> str:
+    """The text itself."""
+    folder = Path(os.environ.get("OCTAVO_SHARED", Path(__file__).parents[2] / "shared"))
+    return (folder / "data/text/tinyshakespeare.txt").read_text()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ namespace octavo {
 const TrainingKernels* avx512_bfloat16_training_kernels() {
   static const TrainingKernels kernels{training_attention,         training_attention_backward, training_activation<false>,
                                        training_activation<true>,  training_norm,               training_norm_backward,
-                                       training_heads,             training_heads_backward};
+                                       training_heads,             training_heads_backward,     training_cross_entropy};
   return &kernels;
 }
 

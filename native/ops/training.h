@@ -69,6 +69,17 @@ struct TrainingHeads {
   float* weight_gradient;  // [kNormPieces, D]
 };
 
+// Of each row of logits [N, V]: the loss of its target, and in the row's place scale * (softmax - target), where the
+// target gives `smoothing` of its probability to all V alike.
+struct TrainingCrossEntropy {
+  Bfloat* logits;
+  const std::int64_t* targets;
+  float* losses;  // [N], without scale
+  float scale, smoothing;
+  bool slopes;  // false: the logits stay
+  int rows, vocabulary;
+};
+
 // Each function does piece `piece` of `pieces(task)`; pieces may be done in any order by any thread.
 struct TrainingKernels {
   void (*attention)(const TrainingAttention&, int piece);
@@ -79,6 +90,7 @@ struct TrainingKernels {
   void (*norm_backward)(const TrainingNorm&, int piece);
   void (*heads)(const TrainingHeads&, int piece);
   void (*heads_backward)(const TrainingHeads&, int piece);
+  void (*cross_entropy)(const TrainingCrossEntropy&, int piece);
 };
 
 inline int attention_pieces(const TrainingAttention& task) { return task.sequences * task.heads; }

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 
 class Bfloat16Weight:
-    """A matrix [O, I] in bfloat16 for x W^T and for g W.
+    """A matrix [O, I] in bfloat16, plain for g W and laid out for x W^T.
 
     parts: float32 or bfloat16 matrices [O1, I], [O2, I], ... that lie below one another.
     """
@@ -32,8 +32,8 @@ class Bfloat16Weight:
         """Read the parts again, after an optimizer has changed them."""
         lowered = [part.detach().to(torch.bfloat16) for part in self.parts]
         plain = torch.cat(lowered) if len(lowered) > 1 else lowered[0]
-        self.forward = _laid_out(plain)
-        self.backward = _laid_out(plain.T.contiguous())
+        # The transpose would have to be copied first, which costs what a laid out one saves.
+        self.plain, self.laid_out = plain, _laid_out(plain)
 
 
 def bfloat16_linear(x: Tensor, weight: Bfloat16Weight, biases: Sequence[Tensor] = ()) -> Tensor:
@@ -65,7 +65,7 @@ class _Product(torch.autograd.Function):
         if biases:
             lowered = [bias.to(torch.bfloat16) for bias in parameters[-biases:]]
             bias = torch.cat(lowered) if len(lowered) > 1 else lowered[0]
-        return _multiply(rows, weight.forward, bias).view(*x.shape[:-1], -1)
+        return _multiply(rows, weight.laid_out, bias).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -73,7 +73,7 @@ class _Product(torch.autograd.Function):
         gradient = gradients[0].reshape(-1, gradients[0].shape[-1]).contiguous()
         for_x = None
         if ctx.needs_input_grad[0]:
-            for_x = _multiply(gradient, weight.backward, None).view(ctx.shape)
+            for_x = (gradient @ weight.plain).view(ctx.shape)
         wanted = ctx.needs_input_grad[3:]
         parts: list[Tensor | None] = [None] * len(wanted)
         count = len(wanted) - biases
@@ -104,8 +104,8 @@ class Bfloat16Linear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """[O, I] in bfloat16, in whatever layout; for its type and shape."""
-        return self.packed.forward
+        """[O, I] in bfloat16, as of the last `refresh`."""
+        return self.packed.plain
 
     def refresh(self) -> None:
         """Read the parameters again."""
