@@ -100,6 +100,13 @@ bool cross_entropy(Address parallel, int threads, Address logits, Address target
   return true;
 }
 
+void weight_gradient(Address parallel, int threads, Address out_gradient, Address in, std::ptrdiff_t out_stride,
+                     std::ptrdiff_t in_stride, Address found, int rows, int outputs, int inputs, bool add) {
+  const octavo::TrainingWeightGradient task{at<octavo::Bfloat>(out_gradient), at<octavo::Bfloat>(in), out_stride, in_stride,
+                                            at<float>(found), rows, outputs, inputs, add};
+  Team(parallel, threads).run(kernels().weight_gradient, task, octavo::weight_gradient_pieces(task));
+}
+
 }  // namespace
 
 void bind_training(nb::module_& module) {
@@ -112,4 +119,5 @@ void bind_training(nb::module_& module) {
   module.def("train_norm", &norm);
   module.def("train_heads", &heads);
   module.def("train_cross_entropy", &cross_entropy);
+  module.def("train_weight_gradient", &weight_gradient);
 }

@@ -161,6 +161,17 @@ def test_cross_entropy(vocabulary: int, smoothing: float) -> None:
         native_training.cross_entropy(logits, targets + vocabulary, 1.0)
 
 
+@pytest.mark.parametrize("rows, outputs, inputs", [(1, 16, 16), (7, 48, 80), (600, 208, 400)])
+def test_gradients_of_weights(rows: int, outputs: int, inputs: int) -> None:
+    torch.manual_seed(0)
+    gradient, x = bfloat(rows, outputs + 16)[:, 16:], bfloat(rows, inputs)
+    slow = gradient.float().T @ x.float()
+    found = native_training.weight_gradient(gradient, x)
+    torch.testing.assert_close(found, slow, rtol=1e-5, atol=1e-4)
+    native_training.weight_gradient(gradient, x, found, add=True)
+    torch.testing.assert_close(found, 2 * slow, rtol=1e-5, atol=2e-4)
+
+
 QWEN_3 = ModelConfig(
     architecture="qwen3", vocabulary_size=50, context_length=96, hidden_size=64, layers=2, heads=4,
     key_value_heads=2, head_width=32, feed_forward_size=96, attention_scale=32**-0.5, query_key_norm=True,

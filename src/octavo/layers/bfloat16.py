@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from octavo.layers import native_training
+
 
 class Bfloat16Weight:
     """A matrix [O, I] in bfloat16, plain for g W and laid out for x W^T.
@@ -79,7 +81,7 @@ class _Product(torch.autograd.Function):
         count = len(wanted) - biases
         if any(wanted[:count]):
             (rows,) = ctx.saved_tensors
-            parts[:count] = torch.split(gradient.T @ rows, weight.rows)
+            parts[:count] = torch.split(_weight_gradient(gradient, rows), weight.rows)
         if any(wanted[count:]):
             parts[count:] = torch.split(gradient.sum(0), weight.rows)
         found = [
@@ -139,6 +141,13 @@ def _multiply(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return functional.linear(rows, weight, bias)
     product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return product
+
+
+def _weight_gradient(gradient: Tensor, rows: Tensor) -> Tensor:
+    """gradient^T rows: [N, O], [N, I] -> [O, I], in float32 where a kernel of our own takes them."""
+    if native_training.suits(gradient) and native_training.suits(rows):
+        return native_training.weight_gradient(gradient, rows)
+    return gradient.T @ rows
 
 
 def _has_blocks(weight: Tensor) -> bool:

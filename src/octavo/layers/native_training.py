@@ -291,3 +291,20 @@ def cross_entropy(
     if not _native.train_cross_entropy(*_team(), *addresses, scale, smoothing, slopes, *logits.shape):
         raise IndexError(f"a target is outside the vocabulary of {logits.shape[1]}")
     return losses
+
+
+# Gradients of weights
+
+
+def weight_gradient(gradient: Tensor, x: Tensor, into: Tensor | None = None, *, add: bool = False) -> Tensor:
+    """gradient^T x in float32: bfloat16 [N, O] and [N, I] -> [O, I], multiples of 16.
+
+    into: contiguous float32 [O, I] for the product, which is added to what is there if `add`.
+    """
+    found = torch.empty((gradient.shape[1], x.shape[1])) if into is None else into
+    gradient, x = (part if part.stride(1) == 1 else part.contiguous() for part in (gradient, x))
+    _native.train_weight_gradient(
+        *_team(), gradient.data_ptr(), x.data_ptr(), gradient.stride(0), x.stride(0), found.data_ptr(), len(x),
+        *found.shape, add,
+    )  # fmt: skip
+    return found

@@ -95,8 +95,10 @@ def _collect(
     if hidden is not None:
         hidden[rows] = slopes @ head
     if weight is not None:
-        product = slopes.T @ part
-        if rows.start:
-            weight += product
-        else:  # what was there before is whatever memory held
-            weight.copy_(product)
+        # What was there before the first rows is whatever memory held.
+        if native_training.suits(slopes) and native_training.suits(part) and weight.dtype == torch.float32:
+            native_training.weight_gradient(slopes, part, weight, add=rows.start > 0)
+        elif rows.start:
+            weight += slopes.T @ part
+        else:
+            weight.copy_(slopes.T @ part)
