@@ -1,8 +1,8 @@
 """Fine-tuning all parameters beside transformers' Trainer: tokens a second, and the peak of memory.
 
-SmolLM2-135M, read from its GGUF file and written as a folder for transformers; steps of 4 rows of 256 tokens of
-tiny Shakespeare, AdamW, no checkpointing of activations on either side.  The Trainer runs as it comes (float32),
-and with its own switch for bfloat16.
+SmolLM2-135M, read from its GGUF file and written as a folder for transformers; steps of 4 rows of 256 tokens
+of tiny Shakespeare, AdamW, no checkpointing of activations on either side.  The Trainer runs as it comes
+(float32), and with its own switch for bfloat16.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ Sample = tuple[float, float]  # tokens a second, peak MiB
 
 
 def run(options: Options) -> Report:
-    report = Report("fine_tuning", "Fine-tuning outruns transformers' Trainer in no more memory", "tokens a second")
+    report = Report(
+        "fine_tuning", "Fine-tuning outruns transformers' Trainer in no more memory", "tokens a second"
+    )
     for name, path in model_paths(options, MODEL).items():
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -52,10 +54,14 @@ def run(options: Options) -> Report:
             }
             peaks: dict[str, float] = {}
             asked = {
-                side: functools.partial(_speed, side, stack.enter_context(apart(build, options.threads)), peaks)
+                side: functools.partial(
+                    _speed, side, stack.enter_context(apart(build, options.threads)), peaks
+                )
                 for side, build in builds.items()
             }
-            report.add(name, f"all parameters, {ROWS} x {CONTEXT} tokens", take_turns(asked, options.rounds, "speed"))
+            report.add(
+                name, f"all parameters, {ROWS} x {CONTEXT} tokens", take_turns(asked, options.rounds, "speed")
+            )
         memory = ", ".join(f"{side} {peak:,.0f} MiB" for side, peak in peaks.items())
         report.notes.append(f"{name}: peak resident memory of a process that did nothing else: {memory}.")
         print(report.notes[-1], file=sys.stderr)
@@ -115,9 +121,9 @@ def trainer_tuning(_: TokenCorpus, folder: Path, bfloat16: bool) -> Callable[[],
     data = [{"input_ids": row, "labels": row} for row in ids.view(-1, CONTEXT)]
     clock = _Clock()
     arguments = transformers.TrainingArguments(
-        output_dir=str(folder / "trainer"), per_device_train_batch_size=ROWS, max_steps=STEPS + 1, bf16=bfloat16,
-        learning_rate=LEARNING_RATE, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True,
-        logging_strategy="no",
+        output_dir=str(folder / "trainer"), per_device_train_batch_size=ROWS, max_steps=STEPS + 1,
+        bf16=bfloat16, learning_rate=LEARNING_RATE, use_cpu=True, report_to="none", save_strategy="no",
+        disable_tqdm=True, logging_strategy="no",
     )  # fmt: skip
     trainer = transformers.Trainer(
         model=model, args=arguments, train_dataset=data, callbacks=[_callback(clock)]

@@ -279,7 +279,7 @@ def _fields(
 def cross_entropy(
     logits: Tensor, targets: Tensor, scale: float, smoothing: float = 0.0, *, slopes: bool = True
 ) -> Tensor:
-    """Losses float32[N] of logits bfloat16[N, V]; in the logits' place comes the gradient of scale * their sum.
+    """Losses float32[N] of logits bfloat16[N, V]; in their place comes the gradient of scale * the sum.
 
     targets: int64[N], each below V.  smoothing: the part of a target's probability that all V share.
     slopes: False leaves the logits as they are.
@@ -304,7 +304,7 @@ def weight_gradient(gradient: Tensor, x: Tensor, into: Tensor | None = None, *, 
     found = torch.empty((gradient.shape[1], x.shape[1])) if into is None else into
     gradient, x = (part if part.stride(1) == 1 else part.contiguous() for part in (gradient, x))
     _native.train_weight_gradient(
-        *_team(), gradient.data_ptr(), x.data_ptr(), gradient.stride(0), x.stride(0), found.data_ptr(), len(x),
-        *found.shape, add,
+        *_team(), gradient.data_ptr(), x.data_ptr(), gradient.stride(0), x.stride(0), found.data_ptr(),
+        len(x), *found.shape, add,
     )  # fmt: skip
     return found

@@ -57,10 +57,10 @@ def build_model(config: ModelConfig, tensors: Mapping[str, NDArray[np.float32]])
 def build_trainable(
     config: ModelConfig, tensors: Mapping[str, NDArray[np.float32]], *, dropout: float = 0.0
 ) -> GPT:
-    """The decoder of a checkpoint, to be trained further: with the fast paths, and with rope as they want it.
+    """The decoder of a checkpoint, to be trained further: with fast paths, and with rope as they want it.
 
-    llama.cpp stores the llama architecture with queries and keys in another order, whose pairs are neighbours;
-    here they get the order back that Hugging Face's folders have, so that `saving.save_model` can write it.
+    llama.cpp stores llama's queries and keys in another order, in which pairs are neighbours; here they get
+    the order back that Hugging Face's folders have, so that `saving.save_model` can write it.
     """
     half = replace(config, rope=_in_halves(config.rope), window_rope=_in_halves(config.window_rope))
     with torch.device("meta"):

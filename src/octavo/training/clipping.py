@@ -21,7 +21,8 @@ def clip_by_value(parameters: Iterable[Tensor], limit: float) -> None:
 def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> Tensor:
     """Scales all gradients together, in place, so that their joint l2 norm is at most limit.
 
-    Gives the norm from before, a scalar tensor.  The direction stays.  If the norm is not finite the gradients stay as they are: scaling would spread the damage to all.
+    Gives the norm from before, a scalar tensor.  The direction stays.  If the norm is not finite the
+    gradients stay as they are: scaling would spread the damage to all.
     """
     gradients = _gradients(parameters, limit)
     if not gradients:

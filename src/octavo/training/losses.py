@@ -46,14 +46,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float) -> Tensor:
         tokens, vocabulary = hidden.shape[0], weight.shape[0]
-        dtype = torch.float32 if vocabulary <= EXACT_VOCABULARY else hidden.dtype
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        dtype = exact if vocabulary <= EXACT_VOCABULARY else hidden.dtype
         head = weight.to(dtype)
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         hidden_gradient = torch.empty_like(hidden) if need_hidden else None
         weight_gradient = None
         if need_weight:
             weight_gradient = torch.empty_like(weight) if tokens else torch.zeros_like(weight)
-        loss = torch.zeros(())
+        loss = torch.zeros((), dtype=exact)
         native = native_training.suits(hidden, 1) and dtype == torch.bfloat16
         step = max(1, (CHUNK_LOGITS_IN_PLACE if native else CHUNK_LOGITS) // vocabulary)
         for begin in range(0, tokens, step):
@@ -66,7 +67,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 loss += losses.sum() * scale
                 _collect(logits, head, part, hidden_gradient, weight_gradient, rows)
                 continue
-            logits, wanted = logits.float(), targets[rows, None]
+            logits, wanted = logits.to(exact), targets[rows, None]
             normalizers = torch.logsumexp(logits, dim=-1, keepdim=True)
             loss += (normalizers - logits.gather(1, wanted)).sum() * scale
             if not (need_hidden or need_weight):
