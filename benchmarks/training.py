@@ -1,6 +1,7 @@
 """Training beside the same model in plain PyTorch: tokens a second, and seconds to a loss.
 
-Speed: GPTs of 10.6 M parameters, 16 rows of 256 tokens, the peer in float32 with AdamW as it comes.
+Speed: GPTs of 10.6 M parameters, 16 rows of 256 tokens, the peer in float32 with AdamW as it comes; where
+OCTAVO_NANOGPT is a folder of nanoGPT, its own model and optimizer settings too.
 Race: characters of tiny Shakespeare to a validation loss of 1.88 nats, against the small recipe that people
 run on a laptop (4 layers, 128 wide, 12 rows of 64, 2,000 steps at 1e-3).  Both sides are measured alike: on
 all windows of 64 characters of the last tenth, and the clock stands still meanwhile.
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import math
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -41,11 +44,16 @@ _STEPS_A_SAMPLE = 3
 
 def corpus() -> TokenCorpus:
     """Tiny Shakespeare as characters."""
-    folder = Path(os.environ.get("OCTAVO_SHARED", Path(__file__).parents[2] / "shared"))
-    text = (folder / "data/text/tinyshakespeare.txt").read_text()
+    text = shakespeare()
     number = {character: place for place, character in enumerate(sorted(set(text)))}
     ids = np.array([number[character] for character in text], np.uint32)
     return TokenCorpus(ids, np.array([0, len(ids)], np.int64), len(ids), "tinyshakespeare")
+
+
+def shakespeare() -> str:
+    """The text itself."""
+    folder = Path(os.environ.get("OCTAVO_SHARED", Path(__file__).parents[2] / "shared"))
+    return (folder / "data/text/tinyshakespeare.txt").read_text()
 
 
 @contextlib.contextmanager
@@ -83,6 +91,8 @@ def run(options: Options) -> Report:
         ),
         "PyTorch": plain_speed,
     }
+    if folder := os.environ.get("OCTAVO_NANOGPT"):
+        builds["nanoGPT"] = functools.partial(nanogpt_speed, folder=folder)
     with contextlib.ExitStack() as stack:
         asked = {name: stack.enter_context(apart(build, options.threads)) for name, build in builds.items()}
         report.add("GPT 10.6M", f"{ROWS} x {CONTEXT} tokens", take_turns(asked, options.rounds, "speed"))
@@ -132,6 +142,30 @@ def plain_speed(text: TokenCorpus) -> Callable[[], float]:
         began = time.perf_counter()
         for _ in range(_STEPS_A_SAMPLE):
             plain_step(model, optimizer, *random_batch(ids, ROWS, CONTEXT, generator))
+        return _STEPS_A_SAMPLE * ROWS * CONTEXT / (time.perf_counter() - began)
+
+    return sample
+
+
+def nanogpt_speed(text: TokenCorpus, folder: str) -> Callable[[], float]:
+    """nanoGPT's own model.py, without dropout, as its train.py steps it on a processor."""
+    sys.path.insert(0, folder)
+    module = importlib.import_module("model")
+    shape = module.GPTConfig(
+        block_size=CONTEXT, vocab_size=VOCABULARY, n_layer=6, n_head=6, n_embd=384, dropout=0.0, bias=False
+    )
+    model = module.GPT(shape)
+    optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+    ids, generator = torch.from_numpy(text.tokens.astype(np.int64)), torch.Generator().manual_seed(0)
+
+    def sample() -> float:
+        began = time.perf_counter()
+        for _ in range(_STEPS_A_SAMPLE):
+            _, loss = model(*random_batch(ids, ROWS, CONTEXT, generator))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return _STEPS_A_SAMPLE * ROWS * CONTEXT / (time.perf_counter() - began)
 
     return sample

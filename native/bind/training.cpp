@@ -89,6 +89,24 @@ void heads(Address parallel, int threads, Address in, std::ptrdiff_t in_stride, 
   Team(parallel, threads).run(out_gradient ? kernels().heads_backward : kernels().heads, task, octavo::kNormPieces);
 }
 
+// Returns false for a target outside the vocabulary, and then does nothing.
+bool cross_entropy(Address parallel, int threads, Address logits, Address targets, Address losses, float scale,
+                   float smoothing, bool slopes, int rows, int vocabulary) {
+  const octavo::TrainingCrossEntropy task{at<octavo::Bfloat>(logits), at<std::int64_t>(targets), at<float>(losses), scale,
+                                          smoothing, slopes, rows, vocabulary};
+  for (int row = 0; row < rows; ++row)
+    if (std::uint64_t(task.targets[row]) >= std::uint64_t(vocabulary)) return false;
+  Team(parallel, threads).run(kernels().cross_entropy, task, octavo::kNormPieces);
+  return true;
+}
+
+void weight_gradient(Address parallel, int threads, Address out_gradient, Address in, std::ptrdiff_t out_stride,
+                     std::ptrdiff_t in_stride, Address found, int rows, int outputs, int inputs, bool add) {
+  const octavo::TrainingWeightGradient task{at<octavo::Bfloat>(out_gradient), at<octavo::Bfloat>(in), out_stride, in_stride,
+                                            at<float>(found), rows, outputs, inputs, add};
+  Team(parallel, threads).run(kernels().weight_gradient, task, octavo::weight_gradient_pieces(task));
+}
+
 }  // namespace
 
 void bind_training(nb::module_& module) {
@@ -100,4 +118,6 @@ void bind_training(nb::module_& module) {
   module.def("train_activation", &activation);
   module.def("train_norm", &norm);
   module.def("train_heads", &heads);
+  module.def("train_cross_entropy", &cross_entropy);
+  module.def("train_weight_gradient", &weight_gradient);
 }

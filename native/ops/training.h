@@ -69,6 +69,28 @@ struct TrainingHeads {
   float* weight_gradient;  // [kNormPieces, D]
 };
 
+// Of each row of logits [N, V]: the loss of its target, and in the row's place scale * (softmax - target), where the
+// target gives `smoothing` of its probability to all V alike.
+struct TrainingCrossEntropy {
+  Bfloat* logits;
+  const std::int64_t* targets;
+  float* losses;  // [N], without scale
+  float scale, smoothing;
+  bool slopes;  // false: the logits stay
+  int rows, vocabulary;
+};
+
+// weight_gradient [O, I] (+)= out_gradient^T in: [N, O] and [N, I], rows out_stride and in_stride apart.
+// O and I are multiples of 16.
+struct TrainingWeightGradient {
+  const Bfloat *out_gradient, *in;
+  std::ptrdiff_t out_stride, in_stride;
+  float* weight_gradient;
+  int rows, outputs, inputs;
+  bool add;
+};
+constexpr int kGradientOutputs = 192, kGradientInputs = 384;  // of one piece
+
 // Each function does piece `piece` of `pieces(task)`; pieces may be done in any order by any thread.
 struct TrainingKernels {
   void (*attention)(const TrainingAttention&, int piece);
@@ -79,10 +101,16 @@ struct TrainingKernels {
   void (*norm_backward)(const TrainingNorm&, int piece);
   void (*heads)(const TrainingHeads&, int piece);
   void (*heads_backward)(const TrainingHeads&, int piece);
+  void (*cross_entropy)(const TrainingCrossEntropy&, int piece);
+  void (*weight_gradient)(const TrainingWeightGradient&, int piece);
 };
 
 inline int attention_pieces(const TrainingAttention& task) { return task.sequences * task.heads; }
 inline int attention_backward_pieces(const TrainingAttention& task) { return task.sequences * task.key_heads; }
+inline int weight_gradient_pieces(const TrainingWeightGradient& task) {
+  return (task.outputs + kGradientOutputs - 1) / kGradientOutputs *
+         ((task.inputs + kGradientInputs - 1) / kGradientInputs);
+}
 // Rows are shared out in kNormPieces stretches, so that sums over rows do not depend on the number of threads.
 inline int first_row(int rows, int piece) { return int(std::int64_t(rows) * piece / kNormPieces); }
 

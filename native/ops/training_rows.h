@@ -2,6 +2,7 @@
 // and write bfloat16 and compute in float32.  Widths are multiples of 16.  Included after ops/rows.h.
 #pragma once
 #include "ops/training.h"
+#include "support/half.h"
 
 namespace octavo {
 namespace {
@@ -209,6 +210,45 @@ void training_heads_backward(const TrainingHeads& task, int piece) {
         store_bfloat(in_gradient + half + i, y);
       }
     }
+  }
+}
+
+// --- loss -------------------------------------------------------------------------------------------------------
+// The last lanes of a row whose length is not a multiple of 16.
+inline __mmask16 lanes_left(int count) { return count >= 16 ? __mmask16(0xffff) : __mmask16((1u << count) - 1); }
+
+inline F load_bfloat(const Bfloat* p, __mmask16 lanes, float fill) {
+  const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, p)), 16);
+  return {_mm512_mask_blend_ps(lanes, _mm512_set1_ps(fill), _mm512_castsi512_ps(wide))};
+}
+
+void training_cross_entropy(const TrainingCrossEntropy& task, int piece) {
+  const int V = task.vocabulary;
+  for (int row = first_row(task.rows, piece); row < first_row(task.rows, piece + 1); ++row) {
+    Bfloat* logits = task.logits + std::size_t(row) * V;
+    F most = broadcast(-3.0e38f), all = zero_lanes(), sum = zero_lanes();
+    for (int i = 0; i < V; i += 16) {
+      const __mmask16 lanes = lanes_left(V - i);
+      most = maximum(most, load_bfloat(logits + i, lanes, -3.0e38f));
+      if (task.smoothing != 0.0f) all = all + load_bfloat(logits + i, lanes, 0.0f);
+    }
+    const float top = reduce_max(most);
+    for (int i = 0; i < V; i += 16)
+      sum = sum + exponential(load_bfloat(logits + i, lanes_left(V - i), -3.0e38f) - broadcast(top));
+    const float normalizer = top + std::log(reduce_add(sum));
+    Bfloat& wanted = logits[task.targets[row]];
+    const float chosen = float_from_bfloat(wanted), mean = reduce_add(all) / float(V);
+    task.losses[row] = normalizer - (chosen + task.smoothing * (mean - chosen));
+    if (!task.slopes) continue;
+    const F shift = broadcast(task.smoothing / float(V)), scale = broadcast(task.scale);
+    for (int i = 0; i < V; i += 16) {
+      const __mmask16 lanes = lanes_left(V - i);
+      const F slope = (exponential(load_bfloat(logits + i, lanes, 0.0f) - broadcast(normalizer)) - shift) * scale;
+      _mm256_mask_storeu_epi16(logits + i, lanes, (__m256i)_mm512_cvtneps_pbh(slope.v));
+    }
+    // Once more in float: from the rounded slope, one minus almost one would lose its digits.
+    const F last = broadcast((std::exp(chosen - normalizer) - task.smoothing / float(V) - (1.0f - task.smoothing)) * task.scale);
+    _mm256_mask_storeu_epi16(&wanted, 1, (__m256i)_mm512_cvtneps_pbh(last.v));
   }
 }
 

@@ -143,6 +143,35 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
         assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
 
 
+@pytest.mark.parametrize("vocabulary", [3, 16, 1000])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy(vocabulary: int, smoothing: float) -> None:
+    torch.manual_seed(0)
+    logits, targets = bfloat(20, vocabulary, scale=3.0), torch.randint(vocabulary, (20,))
+    exact = logits.float().requires_grad_()
+    slow = torch.nn.functional.cross_entropy(exact, targets, reduction="none", label_smoothing=smoothing)
+    (0.5 * slow.sum()).backward()
+    before = logits.clone()
+    losses = native_training.cross_entropy(logits, targets, 0.5, smoothing, slopes=False)
+    assert torch.equal(logits, before)
+    assert torch.equal(losses, native_training.cross_entropy(logits, targets, 0.5, smoothing))
+    torch.testing.assert_close(losses, slow.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits.float(), exact.grad, rtol=5e-3, atol=1e-6)
+    with pytest.raises(IndexError, match="outside"):
+        native_training.cross_entropy(logits, targets + vocabulary, 1.0)
+
+
+@pytest.mark.parametrize("rows, outputs, inputs", [(1, 16, 16), (7, 48, 80), (600, 208, 400)])
+def test_gradients_of_weights(rows: int, outputs: int, inputs: int) -> None:
+    torch.manual_seed(0)
+    gradient, x = bfloat(rows, outputs + 16)[:, 16:], bfloat(rows, inputs)
+    slow = gradient.float().T @ x.float()
+    found = native_training.weight_gradient(gradient, x)
+    torch.testing.assert_close(found, slow, rtol=1e-5, atol=1e-4)
+    native_training.weight_gradient(gradient, x, found, add=True)
+    torch.testing.assert_close(found, 2 * slow, rtol=1e-5, atol=2e-4)
+
+
 QWEN_3 = ModelConfig(
     architecture="qwen3", vocabulary_size=50, context_length=96, hidden_size=64, layers=2, heads=4,
     key_value_heads=2, head_width=32, feed_forward_size=96, attention_scale=32**-0.5, query_key_norm=True,

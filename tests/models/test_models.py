@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,14 @@ from octavo.errors import FormatError, UnsupportedError  # noqa: E402
 from octavo.model_config import ModelConfig, RopeConfig  # noqa: E402
 from octavo.models.bert import BERT  # noqa: E402
 from octavo.models.gpt import GPT  # noqa: E402
-from octavo.models.loading import BLOCK_MODULE_NAMES, MODULE_NAMES, build_model, load_tensors  # noqa: E402
+from octavo.models.loading import (  # noqa: E402
+    BLOCK_MODULE_NAMES,
+    MODULE_NAMES,
+    build_model,
+    build_trainable,
+    load_tensors,
+)
+from octavo.models.saving import save_model  # noqa: E402
 
 CONFIG = ModelConfig(
     architecture="llama", vocabulary_size=20, context_length=32, hidden_size=16, layers=2, heads=4,
@@ -159,3 +167,41 @@ def test_a_model_refuses_the_other_kind_of_config() -> None:
     encoder = BERT(replace(ENCODER, pooling=""))
     with pytest.raises(UnsupportedError, match="no pooling"):
         encoder.embed(TOKENS)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_packed_equals_padded_per_token(fast: bool) -> None:
+    """Documents in one row are computed as each alone, padding and neighbours or not."""
+    torch.manual_seed(0)
+    config = replace(CONFIG, query_key_norm=True)
+    model = GPT(config, fast=fast)
+    lengths = (5, 9, 1, 6)
+    texts = [torch.randint(config.vocabulary_size, (length,)) for length in lengths]
+    numbers = torch.cat([torch.full((length,), place) for place, length in enumerate(lengths)])
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    packed = model(torch.cat(texts)[None], positions[None], numbers[None])[0]
+    padded = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    for row, text in enumerate(texts):
+        padded[row, : len(text)] = text
+    alone = model(padded)
+    expected = torch.cat([alone[row, :length] for row, length in enumerate(lengths)])
+    torch.testing.assert_close(packed, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("query_key_norm", [False, True])
+def test_a_model_to_be_trained_has_rope_in_halves(query_key_norm: bool, tmp_path: Path) -> None:
+    """llama.cpp's order of queries and keys is turned back, and the folder gives the same logits again."""
+    config = replace(
+        CONFIG, query_key_norm=query_key_norm, rope=RopeConfig(100.0, 4, style="interleaved"),
+        architecture="qwen3" if query_key_norm else "llama",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    tensors = tensors_of(config)
+    slow, trainable = build_model(config, tensors), build_trainable(config, tensors)
+    assert trainable.config.rope == RopeConfig(100.0, 4)
+    expected = slow(TOKENS)
+    torch.testing.assert_close(trainable(TOKENS), expected, rtol=1e-5, atol=1e-5)
+    save_model(trainable, tmp_path)
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(theirs(TOKENS).logits, expected, rtol=1e-4, atol=1e-5)

@@ -138,9 +138,9 @@ def test_micro_batches_change_nothing(tmp_path: Path) -> None:
 
 def test_the_curve_is_that_of_a_plain_loop(tmp_path: Path) -> None:
     """The same run by the slow twins and a loop of a few lines."""
-    config = complete(configuration(tmp_path, steps=40, optimizer="adamw"))
+    config = complete(configuration(tmp_path, steps=200, optimizer="adamw"))
     trainer = Trainer(config, LanguageModelling(config))
-    ours = [trainer.update()[0] for _ in range(40)]
+    ours = [trainer.update()[0] for _ in range(200)]
     slow = LanguageModelling(replace(config, fast=False))
     groups = [
         {"params": [p for p in slow.model.parameters() if (p.dim() > 1) == matrix], "weight_decay": decay}
@@ -148,7 +148,7 @@ def test_the_curve_is_that_of_a_plain_loop(tmp_path: Path) -> None:
     ]
     optimizer = torch.optim.AdamW(groups)
     theirs = []
-    for step in range(40):
+    for step in range(200):
         batches = slow.batches(step)
         logits = [
             slow.model(*(None if part is None else torch.tensor(part) for part in fields(batch)))
@@ -159,7 +159,7 @@ def test_the_curve_is_that_of_a_plain_loop(tmp_path: Path) -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(slow.model.parameters(), config.clip)
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * trainer.schedule((step + 1) / 40)
+            group["lr"] = config.learning_rate * trainer.schedule((step + 1) / 200)
         optimizer.step()
         optimizer.zero_grad()
         theirs.append(float(loss.detach()))

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from octavo.layers import native_training
+
 
 class Bfloat16Weight:
-    """A matrix [O, I] in bfloat16 for x W^T and for g W.
+    """A matrix [O, I] in bfloat16, plain for g W and laid out for x W^T.
 
     parts: float32 or bfloat16 matrices [O1, I], [O2, I], ... that lie below one another.
     """
@@ -32,8 +34,8 @@ class Bfloat16Weight:
         """Read the parts again, after an optimizer has changed them."""
         lowered = [part.detach().to(torch.bfloat16) for part in self.parts]
         plain = torch.cat(lowered) if len(lowered) > 1 else lowered[0]
-        self.forward = _laid_out(plain)
-        self.backward = _laid_out(plain.T.contiguous())
+        # The transpose would have to be copied first, which costs what a laid out one saves.
+        self.plain, self.laid_out = plain, _laid_out(plain)
 
 
 def bfloat16_linear(x: Tensor, weight: Bfloat16Weight, biases: Sequence[Tensor] = ()) -> Tensor:
@@ -65,7 +67,7 @@ class _Product(torch.autograd.Function):
         if biases:
             lowered = [bias.to(torch.bfloat16) for bias in parameters[-biases:]]
             bias = torch.cat(lowered) if len(lowered) > 1 else lowered[0]
-        return _multiply(rows, weight.forward, bias).view(*x.shape[:-1], -1)
+        return _multiply(rows, weight.laid_out, bias).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -73,13 +75,13 @@ class _Product(torch.autograd.Function):
         gradient = gradients[0].reshape(-1, gradients[0].shape[-1]).contiguous()
         for_x = None
         if ctx.needs_input_grad[0]:
-            for_x = _multiply(gradient, weight.backward, None).view(ctx.shape)
+            for_x = (gradient @ weight.plain).view(ctx.shape)
         wanted = ctx.needs_input_grad[3:]
         parts: list[Tensor | None] = [None] * len(wanted)
         count = len(wanted) - biases
         if any(wanted[:count]):
             (rows,) = ctx.saved_tensors
-            parts[:count] = torch.split(gradient.T @ rows, weight.rows)
+            parts[:count] = torch.split(_weight_gradient(gradient, rows), weight.rows)
         if any(wanted[count:]):
             parts[count:] = torch.split(gradient.sum(0), weight.rows)
         found = [
@@ -104,8 +106,8 @@ class Bfloat16Linear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """[O, I] in bfloat16, in whatever layout; for its type and shape."""
-        return self.packed.forward
+        """[O, I] in bfloat16, as of the last `refresh`."""
+        return self.packed.plain
 
     def refresh(self) -> None:
         """Read the parameters again."""
@@ -139,6 +141,13 @@ def _multiply(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return functional.linear(rows, weight, bias)
     product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return product
+
+
+def _weight_gradient(gradient: Tensor, rows: Tensor) -> Tensor:
+    """gradient^T rows: [N, O], [N, I] -> [O, I], in float32 where a kernel of our own takes them."""
+    if native_training.suits(gradient) and native_training.suits(rows):
+        return native_training.weight_gradient(gradient, rows)
+    return gradient.T @ rows
 
 
 def _has_blocks(weight: Tensor) -> bool:

@@ -113,7 +113,8 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         width = x.shape[-1]
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact)
         inverse = norm.square_().div_(width).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
         return torch.mul(x, inverse, out=torch.empty_like(x)).mul_(weight)

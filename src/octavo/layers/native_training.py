@@ -271,3 +271,40 @@ def _fields(
         *(part.data_ptr() for part in inputs), *(part.stride(1) for part in inputs), out.data_ptr(),
         sums.data_ptr(), first.data_ptr(), *shape, heads.scale, *after,
     )  # fmt: skip
+
+
+# Loss
+
+
+def cross_entropy(
+    logits: Tensor, targets: Tensor, scale: float, smoothing: float = 0.0, *, slopes: bool = True
+) -> Tensor:
+    """Losses float32[N] of logits bfloat16[N, V]; in their place comes the gradient of scale * the sum.
+
+    targets: int64[N], each below V.  smoothing: the part of a target's probability that all V share.
+    slopes: False leaves the logits as they are.
+    """
+    if logits.dtype != torch.bfloat16 or not logits.is_contiguous() or logits.dim() != 2:
+        raise ValueError("logits must be a contiguous bfloat16 matrix")
+    targets, losses = _contiguous(targets, torch.int64), torch.empty(len(logits))
+    addresses = logits.data_ptr(), targets.data_ptr(), losses.data_ptr()
+    if not _native.train_cross_entropy(*_team(), *addresses, scale, smoothing, slopes, *logits.shape):
+        raise IndexError(f"a target is outside the vocabulary of {logits.shape[1]}")
+    return losses
+
+
+# Gradients of weights
+
+
+def weight_gradient(gradient: Tensor, x: Tensor, into: Tensor | None = None, *, add: bool = False) -> Tensor:
+    """gradient^T x in float32: bfloat16 [N, O] and [N, I] -> [O, I], multiples of 16.
+
+    into: contiguous float32 [O, I] for the product, which is added to what is there if `add`.
+    """
+    found = torch.empty((gradient.shape[1], x.shape[1])) if into is None else into
+    gradient, x = (part if part.stride(1) == 1 else part.contiguous() for part in (gradient, x))
+    _native.train_weight_gradient(
+        *_team(), gradient.data_ptr(), x.data_ptr(), gradient.stride(0), x.stride(0), found.data_ptr(),
+        len(x), *found.shape, add,
+    )  # fmt: skip
+    return found

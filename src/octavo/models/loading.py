@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from octavo.errors import FormatError
-from octavo.model_config import ModelConfig
+from octavo.model_config import ModelConfig, RopeConfig
 from octavo.models.bert import BERT
 from octavo.models.gpt import GPT
 
@@ -51,6 +52,44 @@ def build_model(config: ModelConfig, tensors: Mapping[str, NDArray[np.float32]])
         model = BERT(config) if config.is_encoder else GPT(config)
     load_tensors(model, tensors)
     return model
+
+
+def build_trainable(
+    config: ModelConfig, tensors: Mapping[str, NDArray[np.float32]], *, dropout: float = 0.0
+) -> GPT:
+    """The decoder of a checkpoint, to be trained further: with fast paths, and with rope as they want it.
+
+    llama.cpp stores llama's queries and keys in another order, in which pairs are neighbours; here they get
+    the order back that Hugging Face's folders have, so that `saving.save_model` can write it.
+    """
+    half = replace(config, rope=_in_halves(config.rope), window_rope=_in_halves(config.window_rope))
+    with torch.device("meta"):
+        model = GPT(half, fast=True, dropout=dropout)
+    load_tensors(model, tensors)
+    for layer, block in enumerate(model.blocks):
+        rope = config.layer_rope(layer)
+        if rope is not None and rope.style == "interleaved":
+            for name in ("query", "key"):
+                _pairs_into_halves(block.get_submodule(f"attention.{name}"), config.head_width, rope.width)
+            if config.query_key_norm:
+                for name in ("query_norm", "key_norm"):
+                    _pairs_into_halves(
+                        block.get_submodule(f"attention.{name}"), config.head_width, rope.width
+                    )
+    return model
+
+
+def _in_halves(rope: RopeConfig | None) -> RopeConfig | None:
+    return None if rope is None else replace(rope, style="half")
+
+
+@torch.no_grad()
+def _pairs_into_halves(module: nn.Module, head: int, width: int) -> None:
+    """Outputs 2i and 2i + 1 of each head of the module become i and i + width/2, for the first `width`."""
+    order = torch.cat((torch.arange(0, width, 2), torch.arange(1, width, 2), torch.arange(width, head)))
+    for parameter in module.parameters():
+        heads = parameter.view(-1, head, *parameter.shape[1:])
+        heads.copy_(heads[:, order])
 
 
 def load_tensors(model: GPT | BERT, tensors: Mapping[str, NDArray[np.float32]]) -> None:

@@ -27,7 +27,7 @@ def prepare_process(threads: int) -> int:
         try:
             library = ctypes.CDLL(None)
             library.mallopt(_MMAP_MAX, 0)
-            library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+            library.mallopt(_TRIM_THRESHOLD, -1)  # never
         except (OSError, AttributeError):  # another C library
             pass
     return count

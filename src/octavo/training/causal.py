@@ -74,18 +74,20 @@ class LanguageModelling:
 
     @classmethod
     def of_corpus(
-        cls, config: TrainingConfig, corpus: TokenCorpus, vocabulary_size: int
+        cls, config: TrainingConfig, corpus: TokenCorpus, vocabulary_size: int, model: GPT | None = None
     ) -> LanguageModelling:
-        """Of tokens that are there already, without a tokenizer."""
+        """Of tokens that are there already, without a tokenizer; of a model that is there, or a new one."""
         task = cls.__new__(cls)
         task.config = config
         task.tokenizer = None
-        task._prepare(corpus, vocabulary_size, None)
+        task._prepare(corpus, vocabulary_size, None, model)
         return task
 
     tokenizer: Tokenizer | None
 
-    def _prepare(self, corpus: TokenCorpus, vocabulary_size: int, end: int | None) -> None:
+    def _prepare(
+        self, corpus: TokenCorpus, vocabulary_size: int, end: int | None, model: GPT | None = None
+    ) -> None:
         config = self.config
         training, kept = corpus.split(config.validation)
         if len(training) < 2:
@@ -94,9 +96,11 @@ class LanguageModelling:
         self.rows = PackedRows(training, config.context, config.seed, config.isolate)
         self.kept = PackedRows(kept, config.context, 0, config.isolate) if len(kept) > 1 else None
         self.bytes_per_token = corpus.bytes / len(corpus)
-        shape = model_config(config, vocabulary_size, end)
-        self.model = GPT(shape, fast=config.fast, dropout=config.dropout)
-        initialize(self.model, config.seed)
+        if model is None:
+            shape = model_config(config, vocabulary_size, end)
+            model = GPT(shape, fast=config.fast, dropout=config.dropout)
+            initialize(model, config.seed)
+        self.model, shape = model, model.config
         self.rows_per_step = max(1, round(config.batch_tokens / config.context))
         # 2 of each weight in a product forward and 4 backward, and the same for scores and mixtures, of
         # which a causal mask leaves half (Kaplan et al. 2020, section 2.1).

@@ -21,15 +21,15 @@ def clip_by_value(parameters: Iterable[Tensor], limit: float) -> None:
 def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> Tensor:
     """Scales all gradients together, in place, so that their joint l2 norm is at most limit.
 
-    Gives the norm from before, a scalar tensor (reading its number is left to the caller).  The direction
-    stays.  If the norm is not finite the gradients stay as they are: scaling would spread the damage to all.
+    Gives the norm from before, a scalar tensor.  The direction stays.  If the norm is not finite the
+    gradients stay as they are: scaling would spread the damage to all.
     """
     gradients = _gradients(parameters, limit)
     if not gradients:
         return torch.tensor(0.0)
     norm = gradient_norm(gradients)
-    scale = torch.where(norm.isfinite() & (norm > limit), limit / norm, torch.ones_like(norm))
-    torch._foreach_mul_(gradients, scale)
+    if bool(norm.isfinite() & (norm > limit)):
+        torch._foreach_mul_(gradients, limit / norm)
     return norm
 
 

@@ -12,9 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from octavo.data.packing import IGNORED
+from octavo.layers import native_training
 
 # Logits of one chunk: 4 M numbers are 16 MB, about what the caches share.
 CHUNK_LOGITS = 1 << 22
+# The same where no float32 copy of them is made: fewer passes over the gradient of a large vocabulary.
+CHUNK_LOGITS_IN_PLACE = 1 << 26
 # Up to this vocabulary the output layer is so small that it is computed in float32.
 EXACT_VOCABULARY = 512
 
@@ -43,18 +46,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float) -> Tensor:
         tokens, vocabulary = hidden.shape[0], weight.shape[0]
-        dtype = torch.float32 if vocabulary <= EXACT_VOCABULARY else hidden.dtype
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        dtype = exact if vocabulary <= EXACT_VOCABULARY else hidden.dtype
         head = weight.to(dtype)
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         hidden_gradient = torch.empty_like(hidden) if need_hidden else None
-        weight_gradient = torch.zeros_like(weight) if need_weight else None
-        loss = torch.zeros(())
-        step = max(1, CHUNK_LOGITS // vocabulary)
+        weight_gradient = None
+        if need_weight:
+            weight_gradient = torch.empty_like(weight) if tokens else torch.zeros_like(weight)
+        loss = torch.zeros((), dtype=exact)
+        native = native_training.suits(hidden, 1) and dtype == torch.bfloat16
+        step = max(1, (CHUNK_LOGITS_IN_PLACE if native else CHUNK_LOGITS) // vocabulary)
         for begin in range(0, tokens, step):
             rows = slice(begin, min(begin + step, tokens))
             part = hidden[rows].to(dtype)
-            logits = (part @ head.T).float()
-            wanted = targets[rows, None]
+            logits = part @ head.T
+            if native:
+                wants_slopes = need_hidden or need_weight
+                losses = native_training.cross_entropy(logits, targets[rows], scale, slopes=wants_slopes)
+                loss += losses.sum() * scale
+                _collect(logits, head, part, hidden_gradient, weight_gradient, rows)
+                continue
+            logits, wanted = logits.to(exact), targets[rows, None]
             normalizers = torch.logsumexp(logits, dim=-1, keepdim=True)
             loss += (normalizers - logits.gather(1, wanted)).sum() * scale
             if not (need_hidden or need_weight):
@@ -62,10 +75,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             slopes = logits.sub_(normalizers).exp_()  # softmax - one at the target
             slopes.scatter_add_(1, wanted, torch.full_like(normalizers, -1.0))
             slopes = slopes.mul_(scale).to(dtype)
-            if hidden_gradient is not None:
-                hidden_gradient[rows] = slopes @ head
-            if weight_gradient is not None:
-                weight_gradient += slopes.T @ part
+            _collect(slopes, head, part, hidden_gradient, weight_gradient, rows)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return loss
 
@@ -77,3 +87,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
             hidden_gradient = None if hidden_gradient is None else hidden_gradient * upstream
             weight_gradient = None if weight_gradient is None else weight_gradient * upstream
         return hidden_gradient, weight_gradient, None, None
+
+
+def _collect(
+    slopes: Tensor, head: Tensor, part: Tensor, hidden: Tensor | None, weight: Tensor | None, rows: slice
+) -> None:
+    """From gradients of the logits of some rows to those of the hidden states and of the output layer."""
+    if hidden is not None:
+        hidden[rows] = slopes @ head
+    if weight is not None:
+        # What was there before the first rows is whatever memory held.
+        if native_training.suits(slopes) and native_training.suits(part) and weight.dtype == torch.float32:
+            native_training.weight_gradient(slopes, part, weight, add=rows.start > 0)
+        elif rows.start:
+            weight += slopes.T @ part
+        else:
+            weight.copy_(slopes.T @ part)
