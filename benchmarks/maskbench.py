@@ -1,11 +1,12 @@
 """MaskBench's development half: which documents each engine accepts, and how long compiling and masks take.
 
 python -m benchmarks.maskbench [--every N] [--ordered] [--engines octavo,xgrammar,llguidance] [--masks
-MODEL.gguf]
+MODEL.gguf] [--json FILE]
 
 Correctness is judged byte by byte (a vocabulary of the 256 bytes), and an accepted document must also be
 complete. With --masks the same documents are written token by token in the model's vocabulary: a mask and a
-step per token. octavo runs with properties in any order, as the standard has it, unless --ordered.
+step per token, all engines on the same schemas in one run, one thread each. octavo runs with properties in
+any order, as the standard has it, unless --ordered.
 """
 
 from __future__ import annotations
@@ -192,13 +193,13 @@ def judge(
     return outcome, seconds
 
 
-def run(name: str, vocabulary: Vocabulary, options: argparse.Namespace, with_masks: bool) -> None:
+def run(name: str, vocabulary: Vocabulary, options: argparse.Namespace, with_masks: bool) -> dict[str, Any]:
     engine = ENGINES[name](vocabulary, not options.ordered)
-    outcomes: Counter[str] = Counter()
+    outcomes: dict[str, str] = {}
     compiling: list[float] = []
     masks: list[float] | None = [] if with_masks else None
     for case in schemas(options.every):
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of work, not of waiting
         try:
             outcome, seconds = judge(engine, vocabulary, case, masks)
         except TimeoutError:
@@ -207,20 +208,22 @@ def run(name: str, vocabulary: Vocabulary, options: argparse.Namespace, with_mas
             print(f"{name}: {case['name']}: {type(error).__name__}: {str(error)[:100]}")
             outcome, seconds = "crash", 0.0
         finally:
-            signal.alarm(0)
-        outcomes[outcome] += 1
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        outcomes[case["name"]] = outcome
         compiling.append(seconds)
-    print(f"{name:11} {sum(outcomes.values())} schemas: {dict(outcomes)}")
-    print(
-        f"{name:11} compile {percentiles(compiling)}" + (f"; mask {percentiles(masks)}" if masks else ""),
-        flush=True,
-    )
+    counts = dict(Counter(outcomes.values()))
+    result = {"schemas": len(outcomes), "outcomes": counts, "compile_us": percentiles(compiling)}
+    if masks:
+        result["mask_us"] = percentiles(masks)
+    print(f"{name:11} {result}", flush=True)
+    return {**result, "failing": {key: value for key, value in outcomes.items() if value != "passing"}}
 
 
-def percentiles(seconds: list[float]) -> str:
+def percentiles(seconds: list[float]) -> dict[str, float]:
     values = np.array(seconds) * 1e6
-    p50, p99 = np.percentile(values, [50, 99])
-    return f"mean {values.mean():,.1f} us, p50 {p50:,.1f}, p99 {p99:,.1f}, max {values.max():,.0f}"
+    shares = {f"p{share:g}": float(np.percentile(values, share)) for share in (50, 95, 99, 99.9)}
+    numbers = {"mean": float(values.mean()), **shares, "max": float(values.max())}
+    return {key: round(value, 2) for key, value in numbers.items()}
 
 
 def main() -> None:
@@ -231,28 +234,40 @@ def main() -> None:
     )
     parser.add_argument("--engines", default="octavo,xgrammar,llguidance")
     parser.add_argument("--masks", help="a GGUF file, whose vocabulary the masks are timed on")
+    parser.add_argument("--json", type=Path, help="write what was found to this file")
     options = parser.parse_args()
-    signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGPROF, _too_long)
     vocabulary = model_vocabulary(options.masks) if options.masks else Vocabulary.of_bytes()
-    for name in options.engines.split(","):
-        run(name, vocabulary, options, with_masks=bool(options.masks))
+    found = {
+        name: run(name, vocabulary, options, with_masks=bool(options.masks))
+        for name in options.engines.split(",")
+    }
+    if options.json:
+        about = {"vocabulary": len(vocabulary.tokens), "every": options.every, "ordered": options.ordered}
+        text = json.dumps({"date": time.strftime("%Y-%m-%d"), **about, "engines": found}, indent=1)
+        options.json.write_text(text + "\n")
 
 
 def model_vocabulary(path: str) -> Vocabulary:
-    """The tokens of a GGUF file with a byte-level tokenizer, as bytes."""
+    """The tokens of a GGUF file as bytes: a byte-level tokenizer's, or SentencePiece's with its <0x..>."""
     from gguf import GGUFReader
 
     fields = GGUFReader(path).fields
     texts = fields["tokenizer.ggml.tokens"].contents()
     kinds = fields["tokenizer.ggml.token_type"].contents()
     end = int(fields["tokenizer.ggml.eos_token_id"].contents())
+    pieces = fields["tokenizer.ggml.model"].contents() == "llama"
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [value for value in range(256) if value not in visible]
     table = {chr(value): value for value in visible} | {chr(256 + n): value for n, value in enumerate(hidden)}
     tokens = []
     for text, kind in zip(texts, kinds, strict=True):
-        ordinary = kind == 1 and all(character in table for character in text)
-        tokens.append(bytes(table[character] for character in text) if ordinary else b"")
+        if pieces:
+            ordinary = text.replace("\u2581", " ").encode() if kind in (1, 4) else b""
+            tokens.append(bytes((int(text[3:5], 16),)) if kind == 6 else ordinary)
+        else:
+            known = kind == 1 and all(character in table for character in text)
+            tokens.append(bytes(table[character] for character in text) if known else b"")
     return Vocabulary(tokens, end)
 
 

@@ -10,13 +10,6 @@ namespace octavo::grammar {
 
 namespace {
 
-ByteTable unknown_table() {
-  ByteTable table;
-  table.fill(kUnknown);
-  return table;
-}
-const ByteTable kUnknownTable = unknown_table();
-
 const std::vector<Call> kNoCalls;
 
 int free_characters(const TextPlace& place) {
@@ -230,10 +223,7 @@ int Automaton::step_uncached(int index, std::uint8_t byte) {
 
 int Automaton::step_position(int index, std::uint8_t byte) {
   Position& position = *positions_[std::size_t(index)];
-  if (!position.steps) {
-    position.steps = std::make_unique<ByteTable>(kUnknownTable);
-    ++tables_;
-  }
+  if (!position.steps) position.steps = tables_.make(kUnknown);
   int found = (*position.steps)[byte];
   if (found == kUnknown) {
     found = step_uncached(index, byte);
@@ -300,10 +290,7 @@ void Automaton::fill_alike(Position& position, std::uint8_t byte, int target) {
 
 int Automaton::step_slowly(int index, std::uint8_t byte) {
   State& state = *states_[std::size_t(index)];
-  if (!state.moves) {
-    state.moves = std::make_unique<ByteTable>(kUnknownTable);
-    ++tables_;
-  }
+  if (!state.moves) state.moves = tables_.make(kUnknown);
   std::vector<Pair> after;
   for (const Pair& pair : state.pairs) {
     const int target = step_position(pair.position, byte);

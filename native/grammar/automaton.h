@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "grammar/positions.h"
+#include "grammar/tables.h"
 
 namespace octavo::grammar {
 
@@ -31,8 +32,6 @@ struct Frame {
   auto operator<=>(const Frame&) const = default;
 };
 
-using ByteTable = std::array<std::int32_t, 256>;
-
 struct Position {
   enum class Kind : std::uint8_t { text, spaced } kind = Kind::text;
   bool silent = false, expanded = false;
@@ -40,7 +39,7 @@ struct Position {
   TextPlace text;
   int object = -1, space = 0;  // for the others: Python's object, and the white space read in it
   std::shared_ptr<const Outline> outline;
-  std::unique_ptr<ByteTable> steps;
+  ByteTable* steps = nullptr;
   Content content;  // of the language, without the label of a text
   // In the body of a string with no further condition: how many characters may still come (0: there are conditions).
   int free = 0;
@@ -55,7 +54,7 @@ struct Loop {
 struct State {
   std::vector<Pair> pairs;
   std::vector<int> endings;
-  std::unique_ptr<ByteTable> moves;
+  ByteTable* moves = nullptr;
   int only = kUnknown;
   int free = 0;  // as of its position, where that is alone and has no caller
   bool loop_known = false;
@@ -65,7 +64,8 @@ struct State {
 
 class Automaton {
  public:
-  Automaton(Network& network, const Limits& limits) : network_(network), limits_(limits) {
+  Automaton(Network& network, const Limits& limits, std::shared_ptr<TablePool> pool)
+      : network_(network), limits_(limits), tables_(std::move(pool)) {
     frames_.emplace_back();
     depths_.push_back(0);
   }
@@ -86,7 +86,7 @@ class Automaton {
   std::size_t positions() const { return positions_.size(); }
 
   int step(int state, std::uint8_t byte) {
-    const auto& moves = states_[std::size_t(state)]->moves;
+    const ByteTable* moves = states_[std::size_t(state)]->moves;
     const int found = moves ? (*moves)[byte] : kUnknown;
     return found != kUnknown ? found : step_slowly(state, byte);
   }
@@ -105,7 +105,7 @@ class Automaton {
   const std::vector<Call>& calls(const Position& position) const;
   Network& network() { return network_; }
   const Limits& limits() const { return limits_; }
-  std::size_t bytes() const { return tables_ * sizeof(ByteTable) + states_.size() * 160 + positions_.size() * 256; }
+  std::size_t bytes() const { return tables_.bytes() + states_.size() * 160 + positions_.size() * 256; }
 
  private:
   friend class Closure;
@@ -122,7 +122,7 @@ class Automaton {
 
   Network& network_;
   Limits limits_;
-  std::size_t tables_ = 0;
+  Tables tables_;
   std::vector<std::unique_ptr<Position>> positions_;
   std::unordered_map<Content, int, ContentHash> position_ids_, state_ids_, frame_ids_, watch_ids_;
   std::vector<std::vector<Frame>> frames_;  // by continuation

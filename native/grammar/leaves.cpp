@@ -1,6 +1,7 @@
 #include "grammar/leaves.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 namespace octavo::grammar {
@@ -11,28 +12,39 @@ enum Phase : std::int32_t { kStart, kInteger, kPoint, kFraction };
 
 Leaf LeafTable::texts(const std::vector<std::u32string>& texts) {
   Texts trie;
-  trie.nodes.emplace_back();
+  trie.nodes.push_back({0});
   ContentBuilder content(101);
-  std::int32_t index = 0;
   for (const std::u32string& text : texts) {
-    std::int32_t node = 0;
     content.add(text.size());
-    for (char32_t character : text) {
-      content.add(character);
-      auto found = trie.nodes[std::size_t(node)].children.find(character);
-      if (found == trie.nodes[std::size_t(node)].children.end()) {
-        const auto made = std::int32_t(trie.nodes.size());
-        trie.nodes[std::size_t(node)].children[character] = made;
-        trie.nodes.emplace_back();
-        node = made;
-      } else {
-        node = found->second;
-      }
-    }
-    if (trie.nodes[std::size_t(node)].index < 0) trie.nodes[std::size_t(node)].index = index;
-    ++index;
+    for (char32_t character : text) content.add(character);
   }
   trie.content = content.done();
+  // Sorted, so that each text's new nodes come last among their siblings; of equal texts the first counts.
+  std::vector<std::int32_t> order(texts.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](std::int32_t left, std::int32_t right) {
+    return texts[std::size_t(left)] < texts[std::size_t(right)];
+  });
+  std::vector<std::int32_t> path{0}, last_child{-1};  // the nodes of the text before, and of each the last child
+  const std::u32string none, *before = &none;
+  for (std::int32_t index : order) {
+    const std::u32string& text = texts[std::size_t(index)];
+    const auto shared =
+        std::size_t(std::mismatch(text.begin(), text.end(), before->begin(), before->end()).first - text.begin());
+    path.resize(shared + 1);
+    last_child.resize(shared + 1);
+    for (std::size_t place = shared; place < text.size(); ++place) {
+      const auto made = std::int32_t(trie.nodes.size());
+      trie.nodes.push_back({std::uint32_t(text[place])});
+      if (last_child.back() < 0) trie.nodes[std::size_t(path.back())].child = made;
+      else trie.nodes[std::size_t(last_child.back())].sibling = made;
+      last_child.back() = made;
+      path.push_back(made);
+      last_child.push_back(-1);
+    }
+    if (trie.nodes[std::size_t(path.back())].index < 0) trie.nodes[std::size_t(path.back())].index = index;
+    before = &text;
+  }
   texts_.push_back(std::move(trie));
   Leaf leaf;
   leaf.kind = LeafKind::texts;
@@ -100,13 +112,15 @@ bool LeafTable::nullable(const Leaf& leaf) const {
 std::vector<LeafMove> LeafTable::moves(const Leaf& leaf) const {
   std::vector<LeafMove> result;
   switch (leaf.kind) {
-    case LeafKind::texts:
-      for (const auto& [code, child] : texts_[std::size_t(leaf.data)].nodes[std::size_t(leaf.state)].children) {
+    case LeafKind::texts: {
+      const std::vector<TextsNode>& nodes = texts_[std::size_t(leaf.data)].nodes;
+      for (std::int32_t child = nodes[std::size_t(leaf.state)].child; child >= 0; child = nodes[std::size_t(child)].sibling) {
         Leaf after = leaf;
         after.state = child;
-        result.push_back({code, code, after});
+        result.push_back({nodes[std::size_t(child)].code, nodes[std::size_t(child)].code, after});
       }
       return result;
+    }
     case LeafKind::comparison:
       return comparison_moves(leaf);
     case LeafKind::multiple:

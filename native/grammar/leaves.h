@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -26,8 +25,9 @@ struct LeafMove {
 };
 
 struct TextsNode {
-  std::map<std::uint32_t, std::int32_t> children;
-  std::int32_t index = -1;  // the text's number, or -1
+  std::uint32_t code;            // of the character that leads here
+  std::int32_t index = -1;       // the text's number, or -1
+  std::int32_t child = -1, sibling = -1;  // in rising order of their characters
 };
 
 struct Comparison {

@@ -53,12 +53,14 @@ class InsideCache {
   void store(const Content& content, std::shared_ptr<const Inside> inside);
   std::size_t bytes() const { return bytes_; }
   std::size_t entries() const { return entries_.size(); }
+  const std::shared_ptr<TablePool>& tables() const { return tables_; }
 
  private:
   struct Entry {
     Content content;
     std::shared_ptr<const Inside> inside;
   };
+  std::shared_ptr<TablePool> tables_ = std::make_shared<TablePool>();
   std::mutex mutex_;
   std::size_t budget_, bytes_ = 0;
   std::list<Entry> entries_;  // most recently used first

@@ -16,7 +16,7 @@ namespace octavo::grammar {
 struct Engine {
   Engine(Network& network, const Limits& limits, std::shared_ptr<const Vocabulary> words,
          std::shared_ptr<InsideCache> shared, std::size_t budget)
-      : vocabulary(words), automaton(network, limits), masks(automaton, words, std::move(shared), budget),
+      : vocabulary(words), automaton(network, limits, shared->tables()), masks(automaton, words, shared, budget),
         closings(automaton) {}
   std::shared_ptr<const Vocabulary> vocabulary;
   Automaton automaton;

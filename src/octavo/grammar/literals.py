@@ -6,27 +6,38 @@ from collections.abc import Iterable, Iterator
 
 
 class LiteralTrie:
-    """A node of a trie; its identity is its state.  `index` is the literal's number, or -1."""
+    """A node of a trie; its identity is its state.  `index` is the literal's number, or -1.
 
-    __slots__ = ("children", "index", "_moves", "_texts")
+    The native engine has a trie of its own for the texts: this one is made only when it is asked.
+    """
 
-    def __init__(self) -> None:
-        self._texts: list[str] | None = None  # of the root
-        self.children: dict[int, LiteralTrie] = {}
-        self.index = -1
+    __slots__ = ("_children", "_index", "_moves", "_texts")
+
+    def __init__(self, texts: list[str] | None = None) -> None:
+        self._texts = texts  # of the root
+        self._children: dict[int, LiteralTrie] | None = None if texts is not None else {}
+        self._index = -1
         self._moves: list[tuple[int, int, LiteralTrie]] | None = None
 
     @classmethod
     def build(cls, texts: Iterable[str]) -> LiteralTrie:
-        root = cls()
-        root._texts = list(texts)
-        for index, text in enumerate(root._texts):
-            node = root
-            for character in text:
-                node = node.children.setdefault(ord(character), cls())
-            if node.index < 0:
-                node.index = index
-        return root
+        return cls(list(texts))
+
+    @property
+    def children(self) -> dict[int, LiteralTrie]:
+        if self._children is None:
+            self._children = {}
+            for index, text in enumerate(self._texts or ()):
+                node = self
+                for character in text:
+                    node = node.children.setdefault(ord(character), LiteralTrie())
+                if node._index < 0:
+                    node._index = index
+        return self._children
+
+    @property
+    def index(self) -> int:
+        return self._index if self.children is not None else -1
 
     def native(self) -> tuple[str, list[str]] | None:
         return None if self._texts is None else ("texts", self._texts)
