@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from octavo.decoding.kv_cache import KVChoice, KVType
     from octavo.decoding.runner import Runner
     from octavo.decoding.sampling import SamplingOptions
+    from octavo.decoding.speculation.controller import Estimates
+    from octavo.decoding.speculation.draft_model import ModelSource
     from octavo.decoding.speculation.speculation import Speculation
     from octavo.text.templates import ChatTemplate
     from octavo.text.tokenizer import Tokenizer
@@ -327,6 +329,9 @@ def load(
     speculation = None
     if checkpoint.config.causal and str(draft) != "off":
         speculation = _speculation(checkpoint, threads, draft_max)
+        if str(draft) != "suffix":
+            small = open_checkpoint(hub.resolve(str(draft), progress=progress, offline=offline))
+            speculation.model = _draft_model(small, tokenizer, runner, threads, speculation.estimates)
     return Model(
         checkpoint,
         tokenizer,
@@ -336,6 +341,26 @@ def load(
         max_sequences=max_sequences,
         speculation=speculation,
     )
+
+
+def _draft_model(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, runner: Runner, threads: int, estimates: Estimates
+) -> ModelSource:
+    """A smaller model that guesses for a larger one; OctavoError where their vocabularies differ."""
+    from octavo.decoding.kv_cache import resolve_kv_type
+    from octavo.decoding.plan import build_runner
+    from octavo.decoding.speculation.draft_model import ModelSource, check_vocabularies
+
+    if checkpoint.config.is_encoder:
+        raise UnsupportedError(f"draft: {checkpoint.path.name} is an encoder and generates no tokens")
+    check_vocabularies(tokenizer.tokens, checkpoint.tokenizer().tokens, name=checkpoint.path.name)
+    kv_type = resolve_kv_type("auto", checkpoint.config)
+    tokens = runner.block_count * runner.block_size
+    blocks = _blocks_beside_weights(checkpoint, tokens, kv_type)
+    small = build_runner(
+        checkpoint.config, checkpoint.tensors, threads, blocks, kv_type, logit_margin=1.0, coarse=True
+    )
+    return ModelSource(small, estimates, runner.vocabulary_size)
 
 
 def _speculation(checkpoint: Checkpoint, threads: int, draft_max: int) -> Speculation:
