@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from octavo.decoding.constraint import Constraint
 from octavo.decoding.drawing import Drawer
 from octavo.decoding.kv_cache import blocks_for
-from octavo.decoding.runner import Runner
+from octavo.decoding.runner import Runner, TreeRunner
 from octavo.decoding.sampling import SamplingOptions
 from octavo.decoding.scheduler import FinishReason, Scheduler, Step, TokenSequence
 from octavo.decoding.speculation.speculation import Speculation
@@ -294,13 +294,17 @@ class Engine:
         count, outputs = step.token_count, step.output_count
         logits = self._logits[:outputs]
         self._drawer.begin(step)
-        self.runner.step(
+        for source, target in step.copies:
+            cast(TreeRunner, self.runner).copy_block(source, target)
+        tree = (None, np.array(step.shares, np.int32)) if step.shares else ()
+        cast(TreeRunner, self.runner).step(
             step.tokens[:count],
             step.positions[:count],
             step.rows[:count],
             self._scheduler.block_tables,
             step.outputs[:outputs],
             logits,
+            *tree,
         )
         return self._drawer.draw(logits) if outputs else []
 

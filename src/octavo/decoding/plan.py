@@ -66,6 +66,7 @@ class NativeRunner:
         # The native call, without a Python frame between: arguments as in Runner.step.
         self.step = model.step
         self.cancel = model.cancel
+        self.copy_block = model.copy_block
 
     def hidden(
         self,

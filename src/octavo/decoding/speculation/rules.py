@@ -34,7 +34,8 @@ def positive_part(difference: Law) -> Law:
 
 def normalized(weights: Law) -> Law:
     """Weights as a law."""
-    return weights / weights.sum()
+    law: Law = weights / weights.sum()
+    return law
 
 
 def acceptance(model: Law, draft: Law, token: int) -> Any:
