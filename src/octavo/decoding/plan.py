@@ -95,9 +95,9 @@ def build_runner(
     """Packs the weights and makes the plan.
 
     block_count: blocks of 32 tokens in the cache's pool.  kv_type: "f16" or "int8".  isa: None for OCTAVO_ISA
-    or the best.  logit_margin: infinity computes every logit with all bits.  coarse: weights of more than 4.5 bits
-    are rounded to that, but for the output matrix, for a model that only drafts.  The tensors' data must stay
-    mapped as long as the runner lives: embedding rows are read from it.
+    or the best.  logit_margin: infinity computes every logit with all bits.  coarse: weights of more than 4.5
+    bits are rounded to that, but for the output matrix, for a model that only drafts.  The tensors' data must
+    stay mapped as long as the runner lives: embedding rows are read from it.
     Raises UnsupportedError for sizes that the kernels lack, FormatError for a missing tensor.
     """
     return _Planner(config, tensors, threads, block_count, kv_type, isa or "", logit_margin, coarse).plan()

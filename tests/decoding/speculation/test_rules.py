@@ -20,37 +20,41 @@ Text = tuple[int, ...]
 LawOf = Callable[[Text], Law]
 
 
-class Undecided(Exception):
-    """A decision whose chances the enumeration has still to branch on."""
+class Script:
+    """Stands for uniform numbers: the outcomes of their comparisons are given, and beyond those all true.
+
+    probability: of what was decided.  open: scripts that decide otherwise where this one was not told.
+    """
+
+    def __init__(self, outcomes: list[bool]) -> None:
+        self.outcomes = outcomes
+        self.place = 0
+        self.probability = Fraction(1)
+        self.open: list[list[bool]] = []
+
+    def __call__(self) -> Script:
+        return self
+
+    def __lt__(self, chance: Fraction) -> bool:
+        if chance >= 1 or chance <= 0:
+            return chance >= 1
+        if self.place == len(self.outcomes):
+            self.open.append([*self.outcomes, False])
+            self.outcomes.append(True)
+        outcome = self.outcomes[self.place]
+        self.place += 1
+        self.probability *= chance if outcome else 1 - chance
+        return outcome
 
 
 def branches(run: Callable[[rules.Uniform], Any]) -> Iterator[tuple[Fraction, Any]]:
     """Every outcome of a function of comparisons `uniform() < chance`, with its probability."""
-
-    class Comparison:
-        def __lt__(self, chance: Fraction) -> bool:
-            return decide(Fraction(chance))
-
     waiting: list[list[bool]] = [[]]
     while waiting:
-        script = waiting.pop()
-        probability, place = Fraction(1), 0
-
-        def decide(chance: Fraction) -> bool:
-            nonlocal probability, place
-            if chance >= 1 or chance <= 0:
-                return chance >= 1
-            if place == len(script):
-                waiting.append([*script, False])
-                script.append(True)
-            taken = script[place]
-            place += 1
-            probability *= chance if taken else 1 - chance
-            return taken
-
-        result = run(Comparison)  # type: ignore[arg-type]
-        yield probability, result
-        # Decisions beyond the script were taken as True there, and their False was queued.
+        script = Script(waiting.pop())
+        result = run(script)
+        waiting += script.open
+        yield script.probability, result
 
 
 def toy(seed: int) -> LawOf:
@@ -93,7 +97,7 @@ Rule = Callable[[Sequence[Law], Sequence[Law], Sequence[int], rules.Uniform], tu
 def chain_law(
     model: LawOf, draft: LawOf, rule: Rule, length: int, claimed: LawOf | None = None
 ) -> dict[Text, Fraction]:
-    """The law of a text's first tokens after one step with drafted chains; `claimed` is what the rule is told."""
+    """The law of a text's first tokens after one step with drafted chains; the rule is told `claimed`."""
     emitted: dict[Text, Fraction] = defaultdict(Fraction)
     for tokens, drawn in text_law(draft, length).items():
         models = [model(tokens[:n]) for n in range(length + 1)]
@@ -112,44 +116,46 @@ def test_chains_have_the_models_law_exactly(rule: Rule, length: int) -> None:
         assert distance(chain_law(model, draft, rule, length), text_law(model, length + 1)) == 0
 
 
+def families(law: Law, width: int, *, replacement: bool) -> Iterator[tuple[Fraction, tuple[int, ...]]]:
+    """The children that a node may get, in the order of their drawing, with their probability."""
+    for family in itertools.product(range(VOCABULARY), repeat=width):
+        left, probability = law.copy(), Fraction(1)
+        for token in family:
+            left = rules.normalized(left)
+            probability *= left[token]
+            if not probability:
+                break
+            if not replacement:
+                left[token] = Fraction(0)
+        if probability:
+            yield probability, family
+
+
 def tree_law(
     model: LawOf, draft: LawOf, width: int, *, replacement: bool, claimed_whole: bool = False
 ) -> dict[Text, Fraction]:
     """The same with `width` children of the root and of each child."""
     emitted: dict[Text, Fraction] = defaultdict(Fraction)
 
-    def families(text: Text) -> Iterator[tuple[Fraction, tuple[int, ...]]]:
-        for family in itertools.product(range(VOCABULARY), repeat=width):
-            law, probability = draft(text).copy(), Fraction(1)
-            for token in family:
-                if not law.sum() > 0:
-                    return
-                law = rules.normalized(law)
-                probability *= law[token]
-                if not replacement:
-                    law[token] = Fraction(0)
-                if not probability:
-                    break
-            if probability:
-                yield probability, family
+    def visit(text: Text, reached: Fraction) -> None:
+        if len(text) == 2:
+            emitted[text] += reached
+            return
+        for drawn, family in families(draft(text), width, replacement=replacement):
 
-    def visit(text: Text, reached: Fraction, depth: int) -> None:
-        for drawn, family in families(text):
-            for chance, (place, law) in branches(
-                lambda u, t=text, f=family: rules.keep_child(  # type: ignore[misc]
-                    model(t), draft(t), f, u, replacement=replacement or claimed_whole
-                )
-            ):
+            def keep(uniform: rules.Uniform, family: tuple[int, ...] = family) -> tuple[int | None, Law]:
+                told = replacement or claimed_whole
+                return rules.keep_child(model(text), draft(text), family, uniform, replacement=told)
+
+            for chance, (place, law) in branches(keep):
                 probability = reached * drawn * chance
-                if place is None:
-                    for token in range(VOCABULARY):
-                        emitted[(*text, token)] += probability * law[token]
-                elif depth == 1:
-                    emitted[(*text, family[place])] += probability
-                else:
-                    visit((*text, family[place]), probability, depth + 1)
+                if place is not None:
+                    visit((*text, family[place]), probability)
+                    continue
+                for token in range(VOCABULARY):
+                    emitted[(*text, token)] += probability * law[token]
 
-    visit((), Fraction(1), 0)
+    visit((), Fraction(1))
     return completed(model, emitted, 2)
 
 

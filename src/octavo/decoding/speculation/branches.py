@@ -44,7 +44,13 @@ def blocks_of_branch(draft: Draft, chain: range, length: int, block_size: int) -
 
 
 def fork(
-    draft: Draft, chain: range, length: int, block_size: int, tables: list[list[int]], own: list[int], row: int
+    draft: Draft,
+    chain: range,
+    length: int,
+    block_size: int,
+    tables: list[list[int]],
+    own: list[int],
+    row: int,
 ) -> Branch:
     """A branch behind a node of an earlier chain; `tables` are those chains' tables, the trunk's first.
 
@@ -57,7 +63,9 @@ def fork(
     # The last token of the sequence and the path are at length - 1, length, ...
     shared = [
         place
-        for place, position in zip([0, *(1 + node for node in path)], range(length - 1, length + len(path)), strict=True)
+        for place, position in zip(
+            [0, *(1 + node for node in path)], range(length - 1, length + len(path)), strict=True
+        )
         if position >= begin
     ]
     copies = [(tables[0][first], own[0])] if begin < length - 1 else []

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from octavo.decoding.constraint import FORBIDDEN
 from octavo.decoding.kv_cache import BlockAllocator, blocks_for
 from octavo.decoding.runner import Runner
-from octavo.decoding.sampling import SamplingError, flatten, sample, sampling_batch, top_logprobs
+from octavo.decoding.sampling import (
+    SamplingError,
+    distribution,
+    flatten,
+    sample,
+    sampling_batch,
+    top_logprobs,
+)
 from octavo.decoding.scheduler import TokenSequence
 from octavo.decoding.speculation.controller import Estimates
 from octavo.decoding.speculation.draft import ROOT, Draft
@@ -63,11 +70,14 @@ class ModelSource:
         estimates: Estimates,
         vocabulary_size: int,
         goes_on: Callable[[float, int], bool] = lambda reach, length: True,
+        *,
+        own_noise: bool = False,
     ) -> None:
         self._runner = runner
         self._estimates = estimates
         self._vocabulary = vocabulary_size
         self.goes_on = goes_on
+        self._own_noise = own_noise
         self.step_seconds = 0.0  # of one drafted token for each sequence, a running mean
         self.caught_up = False  # the last drafts had to read a prompt or a long stretch first
         self.restart()
@@ -165,20 +175,25 @@ class ModelSource:
         logits = self._in_large_vocabulary(logits)
         sequences = [guess.sequence for guess in guesses]
         positions = [guess.sequence.length + len(guess.draft) for guess in guesses]
-        batch = sampling_batch([s.options for s in sequences], [s.seed for s in sequences], positions)
+        seeds = [noise_of_draft(s) if self._own_noise else s.seed for s in sequences]
+        batch = sampling_batch([s.options for s in sequences], seeds, positions)
         recent = [guess.sequence.recent(guess.draft.tokens) for guess in guesses]
         if any(map(len, recent)):
             batch.history, batch.history_offsets = flatten(recent)
         try:
             tokens = sample(logits, batch)
+            laws = distribution(logits, batch) if self._own_noise else None
             confidences = np.exp(top_logprobs(logits, tokens, 0)[0])
         except SamplingError:  # damaged weights, or nothing allowed: the large model will say
             for guess in guesses:
                 guess.pending = []
             return
-        for guess, token, confidence in zip(guesses, tokens.tolist(), confidences.tolist(), strict=True):
+        drawn = zip(guesses, tokens.tolist(), confidences.tolist(), strict=True)
+        for place, (guess, token, confidence) in enumerate(drawn):
             bucket = (self.name, min(int(confidence * CONFIDENCE_BUCKETS), CONFIDENCE_BUCKETS - 1))
             chance = self._estimates.chance(bucket, prior=confidence)
+            if laws is not None:
+                guess.draft.laws.append(laws[place])
             guess.draft.add(token, len(guess.draft) - 1 if len(guess.draft) else ROOT, chance, bucket)
             guess.reach *= chance
             guess.pending = [token]
@@ -191,6 +206,12 @@ class ModelSource:
         if more < 0:
             return np.ascontiguousarray(logits[:, : self._vocabulary])
         return np.pad(logits, ((0, 0), (0, more)), constant_values=FORBIDDEN)
+
+
+def noise_of_draft(sequence: TokenSequence) -> int:
+    """A seed for the noise of the draft after these tokens of a sequence, used once."""
+    state = np.random.SeedSequence([sequence.seed % 2**64, sequence.length, 1]).generate_state(1, np.uint64)
+    return int(state[0])
 
 
 def check_vocabularies(large: Sequence[str], small: Sequence[str], *, name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from octavo.decoding.runner import Runner
 from octavo.decoding.scheduler import Step, TokenSequence
@@ -18,6 +19,7 @@ from octavo.decoding.speculation.draft_model import ModelSource
 
 MOST_NODES = 64  # of a step, all sequences together
 DRAFT_MAX = 16  # of a sequence in a step
+Rule = Literal["equality", "token", "block"]
 OF_MODEL = ("all tokens of a draft model",)
 
 
@@ -27,7 +29,9 @@ class Speculation:
     sources: cheap ones, the first that has anything wins.  model: a source that takes time; it is asked for
     the sequences for which the others promise less than it has been giving.
     costs: of the engine's runner; None has them measured when the first sequence generates, and `on_measured`
-    is told.  draft_max: drafted tokens of a sequence in a step.  least_gain: expected gain below which a step
+    is told.  draft_max: drafted tokens of a sequence in a step.  rule: how drafts are judged: by equality
+    with the model's own draw (the same seed gives the same text), or by the rejection rules of rules.py,
+    which keep more of a model's sampled draft.  least_gain: expected gain below which a step
     is plain; 0 drafts whatever is proposed.
     """
 
@@ -40,6 +44,7 @@ class Speculation:
         costs: StepCosts | None = None,
         on_measured: Callable[[StepCosts], None] = lambda costs: None,
         draft_max: int = DRAFT_MAX,
+        rule: Rule = "equality",
         least_gain: float = LEAST_GAIN,
     ) -> None:
         if draft_max < 1:
@@ -52,7 +57,9 @@ class Speculation:
         self.most_nodes = MOST_NODES
         self._on_measured = on_measured
         self._draft_max = draft_max
+        self.rule = rule
         self._least_gain = least_gain
+        self._always = least_gain == 0
         self._known: list[TokenSequence] = []
         self._proposed: dict[int, Draft] = {}
         self._drafting_seconds = 0.0
@@ -74,23 +81,32 @@ class Speculation:
         self._proposing = True
         started = time.perf_counter()
         limits = [min(self._draft_max, sequence.remaining - 1) for sequence in sequences]
+        if self.rule != "equality":  # what a grammar forces is drawn from no law that a rule could judge
+            pairs = zip(sequences, limits, strict=True)
+            limits = [0 if sequence.constraint is not None else limit for sequence, limit in pairs]
         drafts = [Draft() for _ in sequences]
         for source in self.sources:
             wanting = [index for index, draft in enumerate(drafts) if not len(draft)]
             _fill(source, wanting, sequences, limits, drafts)
         self._modelled = set()
-        if self.model is not None and self.trial.is_on:
+        if self.model is not None and (self.trial.is_on or self._always):
             wanting = [
                 index
                 for index, draft in enumerate(drafts)
                 if limits[index] > 0 and promise(draft, self.costs) <= max(self.trial.gain, LEAST_GAIN)
             ]
             self.model.goes_on = self._goes_on(len(sequences))
+            before = list(drafts)
             filled = _fill(self.model, wanting, sequences, limits, drafts)
+            for index in filled:
+                if self.rule == "equality" and len(before[index]):
+                    drafts[index].merge(before[index])
             self._modelled = {id(sequences[index]) for index in filled}
         self._proposed = {id(sequence): draft for sequence, draft in zip(sequences, drafts, strict=True)}
         self._proposing = False
         self._drafting_seconds = time.perf_counter() - started
+        if self._always:
+            return {id(one): draft for one, draft in zip(sequences, drafts, strict=True) if len(draft)}
         kept = choose(drafts, len(sequences), self.costs, self._least_gain)
         return {
             id(sequence): draft.keep(nodes)
@@ -104,6 +120,8 @@ class Speculation:
         Of a chain of n tokens with the chance to be reached of its last; the next is expected to be as likely
         as the model's tokens have been.
         """
+        if self._always:
+            return lambda reach, length: True
         costs, model = self.costs, self.model
         assert costs is not None and model is not None
 
@@ -133,7 +151,7 @@ class Speculation:
                 learn_from(self.estimates, draft, emitted)
                 if id(drawing.sequence) in self._modelled:
                     _learn_overall(self.estimates, draft, emitted)
-        if self.costs is None or not step.is_generation:
+        if self.costs is None or not step.is_generation or self._always:
             return
         emitted_count = sum(map(len, tokens))
         if self._modelled:
