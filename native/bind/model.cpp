@@ -105,10 +105,10 @@ void bind_weights(nb::class_<Model>& model) {
       }, "threads"_a, "max_tokens"_a, "isa"_a = "")
       .def("buffer", &Model::buffer, "width"_a)
       .def("vector", [](Model& self, const Floats& values) { return self.vector(values.data(), int(values.size())); })
-      .def("matrix", [](Model& self, int type, int rows, int columns, const Bytes& bytes) {
+      .def("matrix", [](Model& self, int type, int rows, int columns, const Bytes& bytes, bool coarsely) {
         check_bytes(type, rows, columns, bytes);
-        return self.matrix(type, rows, columns, bytes.data());
-      }, "type"_a, "rows"_a, "columns"_a, "bytes"_a, nb::keep_alive<1, 5>())
+        return self.matrix(type, rows, columns, bytes.data(), coarsely);
+      }, "type"_a, "rows"_a, "columns"_a, "bytes"_a, "coarsely"_a = false, nb::keep_alive<1, 5>())
       .def("table", [](Model& self, int type, int rows, int columns, const Bytes& bytes) {
         check_bytes(type, rows, columns, bytes);
         return self.table(type, rows, columns, bytes.data());

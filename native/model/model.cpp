@@ -3,12 +3,39 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+
+#include "support/half.h"
 
 namespace octavo {
 namespace {
 
 void require(bool condition, const char* what) {
   if (!condition) throw std::invalid_argument(what);
+}
+
+// Rounds 32 numbers to a Q4_0 block: the largest becomes -8 of its scale.
+void round_block(const float* values, std::uint8_t* block) {
+  float largest = 0.0f;
+  for (int i = 0; i < kGroup; ++i)
+    if (std::abs(values[i]) > std::abs(largest)) largest = values[i];
+  const std::uint16_t scale = half_from_float(largest / -8.0f);
+  std::memcpy(block, &scale, sizeof(scale));
+  const float inverse = largest == 0.0f ? 0.0f : -8.0f / largest;
+  const auto code = [&](int i) { return std::uint8_t(std::clamp(std::floor(values[i] * inverse + 8.5f), 0.0f, 15.0f)); };
+  for (int i = 0; i < kGroup / 2; ++i) block[2 + i] = std::uint8_t(code(i) | code(i + kGroup / 2) << 4);
+}
+
+void pack_coarsely(BlockType type, const std::uint8_t* bytes, int rows, int columns, std::uint8_t* panel) {
+  const std::size_t coarse_bytes = row_bytes(BlockType::Q4_0, columns);
+  std::vector<float> values(columns);
+  std::vector<std::uint8_t> blocks(coarse_bytes * rows);
+  for (int row = 0; row < rows; ++row) {
+    dequantize_row(type, bytes + row_bytes(type, columns) * row, columns, values.data());
+    for (int group = 0; group < columns / kGroup; ++group)
+      round_block(values.data() + kGroup * group, blocks.data() + coarse_bytes * row + (2 + kGroup / 2) * group);
+  }
+  pack_panel(BlockType::Q4_0, blocks.data(), rows, columns, panel);
 }
 
 int whole_panels(int count) { return (count + kPanelRows - 1) / kPanelRows * kPanelRows; }
@@ -34,11 +61,12 @@ int Model::vector(const float* values, int count) {
   return int(vectors_.size()) - 1;
 }
 
-int Model::matrix(int type, int rows, int columns, const std::uint8_t* bytes) {
+int Model::matrix(int type, int rows, int columns, const std::uint8_t* bytes, bool coarsely) {
   const BlockType block = block_type(type);
   require(rows > 0 && columns > 0, "a matrix must have rows and columns");
   require(columns % block_elements(block) == 0, "a matrix's columns must be whole blocks of its type");
-  sources_.push_back({block, rows, columns, bytes});
+  require(!coarsely || columns % block_elements(BlockType::Q4_0) == 0, "a coarse matrix's columns must be in 32s");
+  sources_.push_back({block, rows, columns, bytes, coarsely ? BlockType::Q4_0 : block});
   return int(sources_.size()) - 1;
 }
 
@@ -132,7 +160,7 @@ void Model::finish() {
   std::size_t bytes = 0;
   std::vector<std::size_t> offsets;
   for (const Source& source : sources_) {
-    PanelMatrix matrix{panel_format(source.type), source.rows, source.columns, nullptr};
+    PanelMatrix matrix{panel_format(source.packed), source.rows, source.columns, nullptr};
     if (source.in_planes) {
       matrix.format.codes = Codes::Upper;
       lower_plane_ = AlignedBuffer<std::uint8_t>(code_bytes(Codes::Upper) * matrix.groups() * matrix.panels());
@@ -156,6 +184,8 @@ void Model::finish() {
       if (source.in_planes)
         pack_planes(first_row, rows, source.columns, packed,
                     lower_plane_.data() + code_bytes(Codes::Upper) * matrix.groups() * panel);
+      else if (source.packed != source.type)
+        pack_coarsely(source.type, first_row, rows, source.columns, packed);
       else
         pack_panel(source.type, first_row, rows, source.columns, packed);
     }

@@ -91,8 +91,9 @@ class Model {
   // --- building; ids are indices in the order of the calls ---
   int buffer(int width);
   int vector(const float* values, int count);
-  // The bytes are read by finish(), not before.
-  int matrix(int type, int rows, int columns, const std::uint8_t* bytes);
+  // The bytes are read by finish(), not before.  coarsely: packed as Q4_0 whatever they are, for a model that only
+  // drafts: the kernels read that format fastest, and its mistakes cost no more than a guess.
+  int matrix(int type, int rows, int columns, const std::uint8_t* bytes, bool coarsely = false);
   // The bytes are read at every step: they must live as long as the model.
   int table(int type, int rows, int columns, const std::uint8_t* bytes);
   int rope(const std::vector<float>& frequencies, float attention_factor);
@@ -121,7 +122,7 @@ class Model {
  private:
   struct Buffer { int width; AlignedBuffer<float> data; };
   struct Table { BlockType type; int rows, columns; const std::uint8_t* bytes; };
-  struct Source { BlockType type; int rows, columns; const std::uint8_t* bytes; bool in_planes = false; };
+  struct Source { BlockType type; int rows, columns; const std::uint8_t* bytes; BlockType packed; bool in_planes = false; };
   struct Rope { std::vector<float> frequencies; float factor; AlignedBuffer<float> cosines, sines; };
   struct Sequence { int first, count, keys; const std::int32_t* blocks; };
   struct AttentionPiece { int sequence, head, first_row, rows, split_begin, split_end; };

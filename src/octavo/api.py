@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from octavo.decoding.kv_cache import KVChoice, KVType
     from octavo.decoding.runner import Runner
     from octavo.decoding.sampling import SamplingOptions
-    from octavo.decoding.speculation.speculation import Speculation
+    from octavo.decoding.speculation.controller import Estimates
+    from octavo.decoding.speculation.draft_model import ModelSource
+    from octavo.decoding.speculation.speculation import Rule, Speculation
     from octavo.text.templates import ChatTemplate
     from octavo.text.tokenizer import Tokenizer
     from octavo.weights.checkpoint import Checkpoint
@@ -279,6 +281,7 @@ def load(
     cache_tokens: int | None = None,
     draft: str | Path = "suffix",
     draft_max: int = 16,
+    verify: Rule = "equality",
     offline: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Model:
@@ -294,6 +297,8 @@ def load(
     draft: what guesses tokens ahead where that pays; the text is the same whatever it is.  "suffix" (what
         the text or earlier ones repeat), "off", or a smaller model of the same vocabulary, named as `model`
         is; its guesses come where the text repeats nothing.  draft_max: most tokens ahead.
+    verify: "equality" with what the model draws by itself, so that a seed gives one text; "token" or "block"
+        keep more of a model's drafts at high temperatures, and the same distribution (docs/speculation.md).
     offline: never use the network.  progress: told how a download goes.
 
     Raises ModelNotFoundError, DownloadError, FormatError, UnsupportedError, and OutOfMemoryError before any
@@ -326,7 +331,10 @@ def load(
         runner = building.result()
     speculation = None
     if checkpoint.config.causal and str(draft) != "off":
-        speculation = _speculation(checkpoint, threads, draft_max)
+        speculation = _speculation(checkpoint, threads, draft_max, verify)
+        if str(draft) != "suffix":
+            small = open_checkpoint(hub.resolve(str(draft), progress=progress, offline=offline))
+            speculation.model = _draft_model(small, tokenizer, runner, threads, speculation.estimates, verify)
     return Model(
         checkpoint,
         tokenizer,
@@ -338,7 +346,32 @@ def load(
     )
 
 
-def _speculation(checkpoint: Checkpoint, threads: int, draft_max: int) -> Speculation:
+def _draft_model(
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    runner: Runner,
+    threads: int,
+    estimates: Estimates,
+    rule: Rule,
+) -> ModelSource:
+    """A smaller model that guesses for a larger one; OctavoError where their vocabularies differ."""
+    from octavo.decoding.kv_cache import resolve_kv_type
+    from octavo.decoding.plan import build_runner
+    from octavo.decoding.speculation.draft_model import ModelSource, check_vocabularies
+
+    if checkpoint.config.is_encoder:
+        raise UnsupportedError(f"draft: {checkpoint.path.name} is an encoder and generates no tokens")
+    check_vocabularies(tokenizer.tokens, checkpoint.tokenizer().tokens, name=checkpoint.path.name)
+    kv_type = resolve_kv_type("auto", checkpoint.config)
+    tokens = runner.block_count * runner.block_size
+    blocks = _blocks_beside_weights(checkpoint, tokens, kv_type)
+    small = build_runner(
+        checkpoint.config, checkpoint.tensors, threads, blocks, kv_type, logit_margin=1.0, coarse=True
+    )
+    return ModelSource(small, estimates, runner.vocabulary_size, own_noise=rule != "equality")
+
+
+def _speculation(checkpoint: Checkpoint, threads: int, draft_max: int, rule: Rule) -> Speculation:
     """Drafts for a model, with what is known of this machine."""
     from octavo import _native
     from octavo.decoding.speculation import costs
@@ -358,6 +391,7 @@ def _speculation(checkpoint: Checkpoint, threads: int, draft_max: int) -> Specul
         costs=costs.load(path, key),
         on_measured=lambda measured: costs.save(path, key, measured),
         draft_max=draft_max,
+        rule=rule,
     )
 
 

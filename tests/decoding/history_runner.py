@@ -40,6 +40,8 @@ class HistoryRunner:
         block_tables: NDArray[np.int32],
         outputs: NDArray[np.int32],
         logits: NDArray[np.float32],
+        hidden: None = None,
+        shares: NDArray[np.int32] | None = None,
         /,
     ) -> None:
         assert 0 < len(tokens) <= self.max_step_tokens
@@ -49,10 +51,16 @@ class HistoryRunner:
         for token, position, row in zip(tokens, positions, rows, strict=True):
             block = block_tables[row, position // self.block_size]
             self.stored[block, position % self.block_size] = token
+        for token, row in [] if shares is None else shares.tolist():
+            block = block_tables[row, positions[token] // self.block_size]
+            self.stored[block, positions[token] % self.block_size] = tokens[token]
         for index, output in enumerate(outputs):
             length = int(positions[output]) + 1
             blocks = block_tables[rows[output], : -(-length // self.block_size)]
             logits[index] = self.history_logits(self.stored[blocks].reshape(-1)[:length])
+
+    def copy_block(self, source: int, target: int) -> None:
+        self.stored[target] = self.stored[source]
 
     def hidden(self, *arguments: NDArray[np.generic]) -> None:
         raise AssertionError("these tests embed nothing")

@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.decoding.constraint import MaskWorker
-from octavo.decoding.sampling import SamplingBatch, SamplingError, flatten, sample, sampling_batch
+from octavo.decoding.sampling import (
+    SamplingBatch,
+    SamplingError,
+    distribution,
+    flatten,
+    sample,
+    sampling_batch,
+)
 from octavo.decoding.scheduler import Drawing, Step, TokenSequence
 
 Row = tuple[TokenSequence, list[int]]  # and the drafted tokens before it
@@ -67,3 +74,7 @@ class Drawer:
         except SamplingError as error:
             tokens = error.tokens.tolist()
         return tokens
+
+    def laws(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What each row would be drawn from, float64 [R, V]; zeros where there is nothing."""
+        return distribution(logits, self.batch(logits))

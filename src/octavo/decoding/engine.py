@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from octavo.decoding.constraint import Constraint
 from octavo.decoding.drawing import Drawer
 from octavo.decoding.kv_cache import blocks_for
-from octavo.decoding.runner import Runner
+from octavo.decoding.runner import Runner, TreeRunner
 from octavo.decoding.sampling import SamplingOptions
 from octavo.decoding.scheduler import FinishReason, Scheduler, Step, TokenSequence
 from octavo.decoding.speculation.speculation import Speculation
-from octavo.decoding.speculation.verification import follow
+from octavo.decoding.speculation.verification import follow, judge
 from octavo.errors import OctavoError, OutOfMemoryError
 
 # Waiting threads look for themselves this often, lest an interrupt at the worst moment cost them their
@@ -271,10 +271,7 @@ class Engine:
                 return
             self._current = step
         try:
-            drawn = self._forward(step)
-            tokens = [
-                follow(drawing, drawn[drawing.rows.start : drawing.rows.stop]) for drawing in step.drawings
-            ]
+            tokens = self._forward(step)
         except Exception:
             # A step that was cut short because nobody wants its tokens is no error.
             if all(participant.ended for participant, _ in step.participants):
@@ -289,20 +286,31 @@ class Engine:
             scheduler.commit(step, tokens, now)
             self._unfinished_business = False
 
-    def _forward(self, step: Step) -> list[int]:
-        """The native step, and a token for each of its outputs."""
+    def _forward(self, step: Step) -> list[list[int]]:
+        """The native step, and the tokens that follow each drawing."""
         count, outputs = step.token_count, step.output_count
         logits = self._logits[:outputs]
         self._drawer.begin(step)
-        self.runner.step(
+        for source, target in step.copies:
+            cast(TreeRunner, self.runner).copy_block(source, target)
+        tree = (None, np.array(step.shares, np.int32)) if step.shares else ()
+        cast(TreeRunner, self.runner).step(
             step.tokens[:count],
             step.positions[:count],
             step.rows[:count],
             self._scheduler.block_tables,
             step.outputs[:outputs],
             logits,
+            *tree,
         )
-        return self._drawer.draw(logits) if outputs else []
+        if not outputs:
+            return []
+        rule = self.speculation.rule if self.speculation else "equality"
+        if rule == "equality":
+            drawn = self._drawer.draw(logits)
+            return [follow(one, drawn[one.rows.start : one.rows.stop]) for one in step.drawings]
+        laws = self._drawer.laws(logits)
+        return [judge(one, laws[one.rows.start : one.rows.stop], rule) for one in step.drawings]
 
     def _to_draft_for(self) -> list[TokenSequence]:
         """Sequences that get tokens from the next step; none where an interrupt left something to mend."""

@@ -66,6 +66,7 @@ class NativeRunner:
         # The native call, without a Python frame between: arguments as in Runner.step.
         self.step = model.step
         self.cancel = model.cancel
+        self.copy_block = model.copy_block
 
     def hidden(
         self,
@@ -89,15 +90,17 @@ def build_runner(
     kv_type: str = "f16",
     isa: str | None = None,
     logit_margin: float = LOGIT_MARGIN,
+    coarse: bool = False,
 ) -> NativeRunner:
     """Packs the weights and makes the plan.
 
     block_count: blocks of 32 tokens in the cache's pool.  kv_type: "f16" or "int8".  isa: None for OCTAVO_ISA
-    or the best.  logit_margin: infinity computes every logit with all bits.  The tensors' data must stay
-    mapped as long as the runner lives: embedding rows are read from it.
+    or the best.  logit_margin: infinity computes every logit with all bits.  coarse: weights of more than 4.5
+    bits are rounded to that, but for the output matrix, for a model that only drafts.  The tensors' data must
+    stay mapped as long as the runner lives: embedding rows are read from it.
     Raises UnsupportedError for sizes that the kernels lack, FormatError for a missing tensor.
     """
-    return _Planner(config, tensors, threads, block_count, kv_type, isa or "", logit_margin).plan()
+    return _Planner(config, tensors, threads, block_count, kv_type, isa or "", logit_margin, coarse).plan()
 
 
 def _forget_pages(tensors: Mapping[str, TensorLike]) -> None:
@@ -127,6 +130,7 @@ class _Planner:
         kv_type: str,
         isa: str,
         logit_margin: float,
+        coarse: bool = False,
     ) -> None:
         for name, value in (
             ("hidden size", config.hidden_size),
@@ -141,6 +145,7 @@ class _Planner:
         self.tensors = tensors
         self.block_count = block_count
         self.logit_margin = logit_margin
+        self.coarse = coarse
         self.query_width = config.heads * config.head_width
         self.key_width = config.key_value_heads * config.head_width
         max_tokens = MAX_STEP_TOKENS if config.causal else max(MAX_STEP_TOKENS, config.context_length)
@@ -187,8 +192,11 @@ class _Planner:
     def matrix(self, name: str) -> int:
         tensor = self.tensor(name)
         rows, columns = tensor.shape
-        self.bytes_per_token += tensor.data.nbytes
-        return self.model.matrix(int(tensor.type), rows, columns, tensor.data)
+        coarse_bytes = rows * columns // 32 * 18
+        coarsely = self.coarse and columns % 32 == 0 and name.startswith("blk.")
+        coarsely = coarsely and tensor.data.nbytes > coarse_bytes
+        self.bytes_per_token += coarse_bytes if coarsely else tensor.data.nbytes
+        return self.model.matrix(int(tensor.type), rows, columns, tensor.data, coarsely)
 
     def table(self, name: str) -> int:
         tensor = self.tensor(name)

@@ -66,3 +66,24 @@ class Runner(Protocol):
     def cancel(self) -> None:
         """Ask the step that runs now, in another thread, to raise CancelledError soon; without one,
         nothing."""
+
+
+class TreeRunner(Protocol):
+    """What branches of drafts need besides (speculation/branches.py); a native model has it."""
+
+    def step(
+        self,
+        tokens: NDArray[np.int32],
+        positions: NDArray[np.int32],
+        rows: NDArray[np.int32],
+        block_tables: NDArray[np.int32],
+        outputs: NDArray[np.int32],
+        logits: NDArray[np.float32],
+        hidden: None = None,
+        shares: NDArray[np.int32] | None = None,
+        /,
+    ) -> None:
+        """As `Runner.step`; shares int32 [n, 2]: a token by index, and one more row whose blocks store it."""
+
+    def copy_block(self, source: int, target: int, /) -> None:
+        """All keys and values of one block become another's."""

@@ -201,6 +201,25 @@ def sample(logits: NDArray[np.float32], batch: SamplingBatch) -> NDArray[np.int3
     return tokens
 
 
+def distribution(logits: NDArray[np.float32], batch: SamplingBatch) -> NDArray[np.float64]:
+    """The law that `sample` draws each row of logits float32 [R, V] from, float64 [R, V]; zeros for a row
+    that has no token."""
+    probabilities = np.empty(logits.shape, np.float64)
+    _native.distribution(
+        logits,
+        batch.parameters.view(np.uint8).reshape(len(logits), -1),
+        batch.positions,
+        batch.history,
+        batch.history_offsets,
+        batch.bias_tokens,
+        batch.bias_values,
+        batch.bias_offsets,
+        batch.mask,
+        probabilities,
+    )
+    return probabilities
+
+
 def top_logprobs(
     logits: NDArray[np.float32], chosen: NDArray[np.int32], count: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:

@@ -26,6 +26,7 @@ from octavo.decoding.constraint import Constraint
 from octavo.decoding.kv_cache import BlockAllocator, blocks_for
 from octavo.decoding.runner import Runner
 from octavo.decoding.sampling import SamplingOptions
+from octavo.decoding.speculation.branches import MOST_BRANCHES, Branch, blocks_of_branch, chain_of, fork
 from octavo.decoding.speculation.draft import NO_DRAFT, ROOT, Draft
 
 FinishReason = Literal["length", "stop", "cancelled"]
@@ -121,12 +122,14 @@ class Drawing:
     """A sequence that gets tokens from a step.
 
     rows: of the outputs, the one after its last token, then one for each node of its draft.
+    branches: of the draft, where it is a tree.
     accepted: the deepest node of the draft that came true, or ROOT.
     """
 
     sequence: TokenSequence
     draft: Draft
     rows: range
+    branches: list[Branch]
     accepted: int = ROOT
 
 
@@ -135,6 +138,7 @@ class Step:
 
     participants: sequences of the step and how many new tokens of each run, in the order of the arrays.
     drawings: those of them that get tokens.  outputs: one for each row that is drawn from, output_count.
+    copies, shares: what branches of drafts need before and in the native step (speculation/branches.py).
     """
 
     def __init__(self, max_tokens: int, max_outputs: int) -> None:
@@ -149,6 +153,8 @@ class Step:
         self.output_count = 0
         self.participants: list[tuple[TokenSequence, int]] = []
         self.drawings: list[Drawing] = []
+        self.copies: list[tuple[int, int]] = []
+        self.shares: list[tuple[int, int]] = []
 
     @property
     def is_generation(self) -> bool:
@@ -161,16 +167,22 @@ class Step:
         self._append(sequence.ids[cached : cached + count], cached, sequence.row)
         self.participants.append((sequence, count))
 
-    def draw(self, sequence: TokenSequence, draft: Draft) -> None:
+    def draw(self, sequence: TokenSequence, draft: Draft, branches: Sequence[Branch] = ()) -> None:
         """The sequence, whose last tokens were added, gets tokens; those of the draft run with them."""
-        first = self.output_count
-        self.outputs[first] = self.token_count - 1
-        begin = self.token_count
-        if len(draft):
-            self._append(np.array(draft.tokens, np.int32), sequence.length, sequence.row)
-            self.outputs[first + 1 : first + 1 + len(draft)] = np.arange(begin, self.token_count)
+        first, last = self.output_count, self.token_count - 1
+        tokens = np.array(draft.tokens, np.int32)
+        trunk = draft.chains()[0]
+        self._append(tokens[: trunk.stop], sequence.length, sequence.row)
+        for branch in branches:
+            depth = len(draft.path(branch.chain.start)) - 1
+            part = tokens[branch.chain.start : branch.chain.stop]
+            self._append(part, sequence.length + depth, branch.row)
+            self.copies += branch.copies
+            self.shares += [(last + place, branch.row) for place in branch.shared]
         self.output_count = first + 1 + len(draft)
-        self.drawings.append(Drawing(sequence, draft, range(first, self.output_count)))
+        self.outputs[first : self.output_count] = np.arange(last, self.token_count)
+        rows = range(first, self.output_count)
+        self.drawings.append(Drawing(sequence, draft, rows, list(branches)))
 
     def _append(self, tokens: NDArray[np.int32], position: int, row: int) -> None:
         begin, end = self.token_count, self.token_count + len(tokens)
@@ -195,10 +207,12 @@ class Scheduler:
         self.max_step_tokens = runner.max_step_tokens
         self.max_sequences = min(max_sequences, runner.max_step_tokens)
         self.allocator = BlockAllocator(runner.block_count)
-        self.block_tables = np.zeros((self.max_sequences, runner.block_count), np.int32)
+        rows = self.max_sequences + (MOST_BRANCHES if max_drafted else 0)
+        self.block_tables = np.zeros((rows, runner.block_count), np.int32)
         self.sequences: list[TokenSequence] = []
         self.running = 0
         self._free_rows = list(range(self.max_sequences - 1, -1, -1))
+        self._branch_rows = list(range(self.max_sequences, rows))
         self.max_outputs = min(self.max_step_tokens, self.max_sequences + max_drafted)
         self._step = Step(self.max_step_tokens, self.max_outputs)
 
@@ -233,8 +247,8 @@ class Scheduler:
         room = min(self.max_step_tokens, self.max_outputs) - len(generating)
         for sequence in generating:
             step.add(sequence, 1)
-            draft = self._fitting(sequence, (drafts or {}).get(id(sequence), NO_DRAFT), room)
-            step.draw(sequence, draft)
+            draft, branches = self._fitting(sequence, (drafts or {}).get(id(sequence), NO_DRAFT), room)
+            step.draw(sequence, draft, branches)
             room -= len(draft)
         for sequence in self.sequences[: self.running]:
             pending = sequence.length - sequence.cached
@@ -245,17 +259,57 @@ class Scheduler:
                     step.draw(sequence, NO_DRAFT)
         return step
 
-    def _fitting(self, sequence: TokenSequence, draft: Draft, room: int) -> Draft:
-        """As much of a draft as finds room; for it, no other sequence loses a block or goes without."""
+    def _fitting(self, sequence: TokenSequence, draft: Draft, room: int) -> tuple[Draft, list[Branch]]:
+        """As much of a draft as finds room, and its branches; for it, no other sequence loses a block or goes
+        without."""
         if not len(draft):
-            return draft
+            return draft, []
+        trunk = len(draft.chains()[0])
         spare = max(self.allocator.free_count - self.running, 0)
         places = (len(sequence.blocks) + spare) * self.block_size - sequence.length
-        count = max(min(len(draft), room, places, sequence.remaining - 1), 0)
+        count = max(min(trunk, room, places, sequence.remaining - 1), 0)
         missing = blocks_for(sequence.length + count, self.block_size) - len(sequence.blocks)
         if missing > 0:
             self._give(sequence, missing)
-        return draft if count == len(draft) else draft.keep(range(count))
+        if count < trunk or trunk == len(draft):
+            return (draft if count == len(draft) else draft.keep(range(count))), []
+        draft = self._with_rows(sequence, draft, room)
+        return draft, self._fork(sequence, draft)
+
+    def _with_rows(self, sequence: TokenSequence, draft: Draft, room: int) -> Draft:
+        """Without the branches for which rows, blocks or places are missing."""
+        trunk, *chains = draft.chains()
+        kept, rows = list(trunk), len(self._branch_rows)
+        spare = self.allocator.free_count - self.running
+        for chain in chains:
+            _, needed = blocks_of_branch(draft, chain, sequence.length, self.block_size)
+            deepest = len(draft.path(chain.stop - 1))
+            fits = rows > 0 and needed <= spare and len(kept) + len(chain) <= room
+            if fits and deepest < sequence.remaining and draft.parents[chain.start] in (ROOT, *kept):
+                kept += chain
+                rows, spare = rows - 1, spare - needed
+        return draft if len(kept) == len(draft) else draft.keep(kept)
+
+    def _fork(self, sequence: TokenSequence, draft: Draft) -> list[Branch]:
+        tables, branches = [sequence.blocks], []
+        for chain in draft.chains()[1:]:
+            _, needed = blocks_of_branch(draft, chain, sequence.length, self.block_size)
+            own, row = self.allocator.allocate(needed), self._branch_rows.pop()
+            branch = fork(draft, chain, sequence.length, self.block_size, tables, own, row)
+            self.block_tables[row, : len(branch.table)] = branch.table
+            tables.append(branch.table)
+            branches.append(branch)
+        return branches
+
+    def _join(self, drawing: Drawing) -> None:
+        """Keep the blocks of the branch that came true, or of the trunk."""
+        sequence = drawing.sequence
+        tables = [sequence.blocks, *(branch.table for branch in drawing.branches)]
+        kept = tables[chain_of(drawing.draft, drawing.accepted)]
+        self.allocator.release({block for table in tables for block in table} - set(kept))
+        self._branch_rows += [branch.row for branch in drawing.branches]
+        sequence.blocks = kept
+        self.block_tables[sequence.row, : len(kept)] = kept
 
     def commit(self, step: Step, tokens: Sequence[Sequence[int]], now: float) -> None:
         """The step is done: its tokens are in the cache, and `tokens` follow for each drawing.  None is taken
@@ -271,11 +325,14 @@ class Scheduler:
                 if not sequence.ended:
                     sequence.append(token, now)
             sequence.cached = min(sequence.cached + accepted, sequence.length - 1)
+            if drawing.branches:
+                self._join(drawing)
 
     def restart(self) -> None:
         """Trust nothing but the sequences' tokens: all wait, and all blocks are free."""
         self.allocator.reset()
         self._free_rows = list(range(self.max_sequences - 1, -1, -1))
+        self._branch_rows = list(range(self.max_sequences, len(self.block_tables)))
         self.running = 0
         for sequence in self.sequences:
             sequence.settle()

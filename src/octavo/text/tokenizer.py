@@ -22,6 +22,7 @@ class Tokenizer:
 
     vocabulary_size: number of ids.  beginning_id: the token that begins a text, if there is one.
     end_ids: every id that ends a generation.  add_beginning: whether `encode` adds beginning_id by default.
+    tokens: how the file writes each of them.
     special_tokens: "bos_token", "eos_token", ... -> text, as chat templates name them.
     """
 
@@ -30,6 +31,7 @@ class Tokenizer:
         self._encoder = encoder
         self._bytes: dict[int, bytes] = {}
         self.vocabulary_size: int = len(vocabulary.tokens)
+        self.tokens: Sequence[str] = vocabulary.tokens
         self.beginning_id: int | None = vocabulary.beginning_id
         self.end_ids: frozenset[int] = vocabulary.end_ids
         self.add_beginning: bool = vocabulary.beginning_id in vocabulary.prefix

@@ -53,7 +53,7 @@ def answers(submit: list[Callable[[Engine], Generation]]) -> tuple[list[list[int
     return [generation.tokens for generation in generations], texts
 
 
-@pytest.mark.parametrize("trees", [False], ids=["chains"])
+@pytest.mark.parametrize("trees", [False, True], ids=["chains", "trees"])
 @pytest.mark.parametrize("acceptance", [0.0, 0.6, 0.9, 1.0])
 @pytest.mark.parametrize("blocks", [9, 16, 64])
 def test_the_same_tokens_with_any_draft(acceptance: float, blocks: int, trees: bool) -> None:

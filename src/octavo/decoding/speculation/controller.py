@@ -18,6 +18,8 @@ HALF_LIFE = 64.0  # outcomes after which one counts half
 LEAST_GAIN = 1.03  # expected, below which a step is plain: estimates and clocks are not better than that
 
 _PRIOR_WEIGHT = 3.0
+_FIRST_GAIN, _NEXT_GAIN, _GAIN_WEIGHT = 1.2, 1.04, 0.1
+_FIRST_PAUSE, _LONGEST_PAUSE = 64, 2048
 # For suffix drafts by the bit length of the match; for a draft model its own word is taken (see `chance`).
 _SUFFIX_PRIORS = (0.05, 0.15, 0.3, 0.45, 0.65, 0.8)
 
@@ -69,6 +71,45 @@ def choose(drafts: Sequence[Draft], sequences: int, costs: StepCosts, least_gain
     for _, index, node in ranked[:best]:
         kept[index].append(node)
     return [sorted(nodes) for nodes in kept]
+
+
+def promise(draft: Draft, costs: StepCosts) -> float:
+    """The gain that a draft promises a sequence alone, at its best length; 1 where none is better."""
+    best, expected = 1.0, 1.0
+    for count, reach in enumerate(sorted(draft.reach(), reverse=True), 1):
+        expected += reach
+        best = max(best, expected * costs.of(1) / costs.of(1 + count))
+    return best
+
+
+class Trial:
+    """Whether a source that takes time is worth it: off while it is not, and tried again ever more rarely.
+
+    Each try costs a few steps at most, so what all of them cost stays under a hundredth of the time.
+    """
+
+    def __init__(self) -> None:
+        self.gain = _FIRST_GAIN  # a running mean over the steps that it drafted for
+        self._pause = _FIRST_PAUSE
+        self._waiting = 0  # tokens until it is tried again
+
+    @property
+    def is_on(self) -> bool:
+        return self._waiting <= 0
+
+    def observe(self, gain: float) -> None:
+        """A step that it drafted for gave so many times what plain ones give in the same time."""
+        self.gain += (min(max(gain, 0.5), 4.0) - self.gain) * _GAIN_WEIGHT
+        if self.gain < 1.0:
+            self._waiting = self._pause
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+            self.gain = _NEXT_GAIN
+        elif self.gain > 1.1:
+            self._pause = _FIRST_PAUSE
+
+    def pass_by(self, tokens: int) -> None:
+        """So many tokens came without it."""
+        self._waiting -= tokens
 
 
 def expected_tokens(chances: Iterable[float]) -> float:

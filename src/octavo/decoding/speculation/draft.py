@@ -84,6 +84,18 @@ class Draft:
             [self.laws[node] for node in nodes] if self.laws else [],
         )
 
+    def merge(self, chain: Draft) -> None:
+        """Another source's chain: where it says the same it adds nothing, then it is a branch, as likely as
+        it is where the tokens beside it are wrong."""
+        parent = ROOT
+        for token, chance, bucket in zip(chain.tokens, chain.chances, chain.buckets, strict=True):
+            children = self.children(parent)
+            same = next((child for child in children if self.tokens[child] == token), None)
+            if same is None:
+                rest = max(1.0 - sum(self.chances[child] for child in children), 0.0)
+                same = self.add(token, parent, chance * rest, bucket)
+            parent = same
+
     def chains(self) -> list[range]:
         """The trunk and then the branches, as ranges of nodes; a trunk without nodes is the first all the
         same."""

@@ -6,24 +6,33 @@ and estimates prevent.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from octavo.decoding.runner import Runner
 from octavo.decoding.scheduler import Step, TokenSequence
-from octavo.decoding.speculation.controller import LEAST_GAIN, Estimates, choose, learn_from
+from octavo.decoding.speculation.controller import LEAST_GAIN, Estimates, Trial, choose, learn_from, promise
 from octavo.decoding.speculation.costs import StepCosts, measure
 from octavo.decoding.speculation.draft import ROOT, Draft, DraftSource
+from octavo.decoding.speculation.draft_model import ModelSource
 
 MOST_NODES = 64  # of a step, all sequences together
 DRAFT_MAX = 16  # of a sequence in a step
+Rule = Literal["equality", "token", "block"]
+OF_MODEL = ("all tokens of a draft model",)
 
 
 class Speculation:
     """What one engine knows about guessing.
 
-    sources: the first that is sure enough wins.  costs: of the engine's runner; None has them measured when
-    the first sequence generates, and `on_measured` is told.  draft_max: drafted tokens of a sequence in a
-    step.  least_gain: expected gain below which a step is plain; 0 drafts whatever is proposed.
+    sources: cheap ones, the first that has anything wins.  model: a source that takes time; it is asked for
+    the sequences for which the others promise less than it has been giving.
+    costs: of the engine's runner; None has them measured when the first sequence generates, and `on_measured`
+    is told.  draft_max: drafted tokens of a sequence in a step.  rule: how drafts are judged: by equality
+    with the model's own draw (the same seed gives the same text), or by the rejection rules of rules.py,
+    which keep more of a model's sampled draft.  least_gain: expected gain below which a step
+    is plain; 0 drafts whatever is proposed.
     """
 
     def __init__(
@@ -31,22 +40,30 @@ class Speculation:
         sources: Sequence[DraftSource],
         estimates: Estimates,
         *,
+        model: ModelSource | None = None,
         costs: StepCosts | None = None,
         on_measured: Callable[[StepCosts], None] = lambda costs: None,
         draft_max: int = DRAFT_MAX,
+        rule: Rule = "equality",
         least_gain: float = LEAST_GAIN,
     ) -> None:
         if draft_max < 1:
             raise ValueError(f"draft_max: {draft_max}, and it must be at least 1")
         self.sources = list(sources)
         self.estimates = estimates
+        self.model = model
+        self.trial = Trial()
         self.costs = costs
         self.most_nodes = MOST_NODES
         self._on_measured = on_measured
         self._draft_max = draft_max
+        self.rule = rule
         self._least_gain = least_gain
+        self._always = least_gain == 0
         self._known: list[TokenSequence] = []
         self._proposed: dict[int, Draft] = {}
+        self._drafting_seconds = 0.0
+        self._modelled: set[int] = set()  # sequences that the model drafted for in this step
         self._proposing = False  # what a source has may be half done
 
     def measure(self, runner: Runner, blocks: list[int]) -> None:
@@ -58,19 +75,38 @@ class Speculation:
         """What to verify in the next step, by id() of the sequences."""
         if self._proposing:
             self.restart()
-        self._proposed = {}
+        self._proposed, self._drafting_seconds = {}, 0.0
         if self.costs is None or not sequences:
             return {}
         self._proposing = True
+        started = time.perf_counter()
         limits = [min(self._draft_max, sequence.remaining - 1) for sequence in sequences]
+        if self.rule != "equality":  # what a grammar forces is drawn from no law that a rule could judge
+            pairs = zip(sequences, limits, strict=True)
+            limits = [0 if sequence.constraint is not None else limit for sequence, limit in pairs]
         drafts = [Draft() for _ in sequences]
         for source in self.sources:
             wanting = [index for index, draft in enumerate(drafts) if not len(draft)]
-            proposals = source.propose([sequences[i] for i in wanting], [limits[i] for i in wanting])
-            for index, draft in zip(wanting, proposals, strict=True):
-                drafts[index] = _admissible(sequences[index], draft)
+            _fill(source, wanting, sequences, limits, drafts)
+        self._modelled = set()
+        if self.model is not None and (self.trial.is_on or self._always):
+            wanting = [
+                index
+                for index, draft in enumerate(drafts)
+                if limits[index] > 0 and promise(draft, self.costs) <= max(self.trial.gain, LEAST_GAIN)
+            ]
+            self.model.goes_on = self._goes_on(len(sequences))
+            before = list(drafts)
+            filled = _fill(self.model, wanting, sequences, limits, drafts)
+            for index in filled:
+                if self.rule == "equality" and len(before[index]):
+                    drafts[index].merge(before[index])
+            self._modelled = {id(sequences[index]) for index in filled}
         self._proposed = {id(sequence): draft for sequence, draft in zip(sequences, drafts, strict=True)}
         self._proposing = False
+        self._drafting_seconds = time.perf_counter() - started
+        if self._always:
+            return {id(one): draft for one, draft in zip(sequences, drafts, strict=True) if len(draft)}
         kept = choose(drafts, len(sequences), self.costs, self._least_gain)
         return {
             id(sequence): draft.keep(nodes)
@@ -78,19 +114,57 @@ class Speculation:
             if nodes
         }
 
+    def _goes_on(self, sequences: int) -> Callable[[float, int], bool]:
+        """Whether a draft model should guess one more: while that raises expected tokens by expected time.
+
+        Of a chain of n tokens with the chance to be reached of its last; the next is expected to be as likely
+        as the model's tokens have been.
+        """
+        if self._always:
+            return lambda reach, length: True
+        costs, model = self.costs, self.model
+        assert costs is not None and model is not None
+
+        def goes_on(reach: float, length: int) -> bool:
+            chance = self.estimates.chance(OF_MODEL, prior=0.7)
+            share = 1 / sequences
+            # Two tokens ahead: the kernels' tiles make every second one nearly free (costs.py).
+            further = (costs.of(sequences + length + 2) - costs.of(sequences + length)) / 2
+            spent = length * model.step_seconds * share + costs.of(sequences + length) * share
+            return reach * chance * spent > (model.step_seconds * share + further) * self._hoped(
+                reach, length
+            )
+
+        return goes_on
+
+    @staticmethod
+    def _hoped(reach: float, length: int) -> float:
+        """Expected tokens of a chain whose last node has this reach, if all its nodes were equally likely."""
+        chance = float(reach ** (1 / length))
+        return sum(chance**depth for depth in range(length + 1))
+
     def learn(self, step: Step, tokens: Sequence[Sequence[int]], seconds: float) -> None:
         """A step took so long and gave these tokens to its drawings."""
         for drawing, emitted in zip(step.drawings, tokens, strict=True):
             draft = self._proposed.get(id(drawing.sequence))
             if draft is not None:
                 learn_from(self.estimates, draft, emitted)
-        if self.costs is None or not step.is_generation:
+                if id(drawing.sequence) in self._modelled:
+                    _learn_overall(self.estimates, draft, emitted)
+        if self.costs is None or not step.is_generation or self._always:
             return
+        emitted_count = sum(map(len, tokens))
+        if self._modelled:
+            plain_seconds = self.costs.of(len(step.drawings)) * emitted_count / len(step.drawings)
+            if self.model is not None and not self.model.caught_up:  # reading a prompt is paid once
+                self.trial.observe(plain_seconds / seconds)
+        else:
+            self.trial.pass_by(emitted_count)
         plain = self.costs.of(len(step.drawings))
         for drawing, emitted in zip(step.drawings, tokens, strict=True):
             drawing.sequence.plain_seconds += plain * len(emitted)
             drawing.sequence.step_seconds += seconds
-        self.costs.observe(step.token_count, seconds)
+        self.costs.observe(step.token_count, seconds - self._drafting_seconds)
 
     def forget_all_but(self, sequences: Sequence[TokenSequence]) -> None:
         """These are all that live; what was kept for others is given back."""
@@ -99,15 +173,44 @@ class Speculation:
         live = set(map(id, sequences))
         for sequence in self._known:
             if id(sequence) not in live:
-                for source in self.sources:
+                for source in self._all_sources():
                     source.forget(sequence)
         self._known = list(sequences)
 
+    def _all_sources(self) -> list[DraftSource]:
+        return [*self.sources, self.model] if self.model is not None else self.sources
+
     def restart(self) -> None:
         """After an interrupt: whatever is known of sequences may be half of it."""
-        for source in self.sources:
+        for source in self._all_sources():
             source.restart()
         self._proposed, self._proposing = {}, False
+
+
+def _fill(
+    source: DraftSource,
+    wanting: Sequence[int],
+    sequences: Sequence[TokenSequence],
+    limits: Sequence[int],
+    drafts: list[Draft],
+) -> list[int]:
+    """What a source proposes for some of the sequences takes the place of their drafts, if it is anything;
+    for which it did."""
+    if not wanting:
+        return []
+    proposals = source.propose([sequences[i] for i in wanting], [limits[i] for i in wanting])
+    for index, draft in zip(wanting, proposals, strict=True):
+        if len(draft):
+            drafts[index] = _admissible(sequences[index], draft)
+    return [index for index, draft in zip(wanting, proposals, strict=True) if len(draft)]
+
+
+def _learn_overall(estimates: Estimates, draft: Draft, emitted: Sequence[int]) -> None:
+    """How often a draft model's tokens are right, whatever it said of itself."""
+    for token, drawn in zip(draft.tokens, emitted, strict=False):
+        estimates.learn(OF_MODEL, token == drawn)
+        if token != drawn:
+            return
 
 
 def _admissible(sequence: TokenSequence, draft: Draft) -> Draft:

@@ -12,11 +12,16 @@ A sequence without a draft is the same walk with one row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from octavo.decoding.constraint import continuation
 from octavo.decoding.sampling import sampling_failure
 from octavo.decoding.scheduler import Drawing
 from octavo.decoding.speculation.draft import ROOT
+from octavo.decoding.speculation.rules import draw, keep_block, keep_token_by_token
 from octavo.errors import OctavoError
 
 
@@ -43,4 +48,26 @@ def follow(drawing: Drawing, drawn: Sequence[int]) -> list[int]:
             break
         if len(emitted) >= sequence.remaining:
             break
+    return emitted
+
+
+def judge(drawing: Drawing, laws: NDArray[np.float64], rule: Literal["token", "block"]) -> list[int]:
+    """As `follow`, by a rejection rule (rules.py) on the trunk of the draft, given the model's laws float64
+    [1 + nodes, V].  The noise is of this step alone: the draft has not seen it."""
+    sequence, draft = drawing.sequence, drawing.draft
+    if not laws[0].any():
+        sequence.error = OctavoError(f"token {sequence.length} of a text has nothing that it can be")
+        return []
+    trunk = draft.chains()[0]
+    usable = next((node for node in trunk if not laws[node + 1].any()), trunk.stop)
+    tokens = draft.tokens[:usable]
+    drafted = draft.laws[:usable] or [np.eye(1, laws.shape[1], token)[0] for token in tokens]
+    key = np.random.SeedSequence([sequence.seed % 2**64, sequence.length, 2])
+    uniform = np.random.Generator(np.random.Philox(key)).random
+    keep = keep_token_by_token if rule == "token" else keep_block
+    kept, law = keep(list(laws[: usable + 1]), drafted, tokens, uniform)
+    drawing.accepted = kept - 1 if kept else ROOT
+    emitted = tokens[:kept]
+    if not (emitted and emitted[-1] in sequence.end_ids):
+        emitted += continuation(sequence, emitted, draw(law, uniform))
     return emitted
