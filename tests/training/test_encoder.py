@@ -155,8 +155,8 @@ def test_the_folder_in_other_hands(pretrained: Path) -> None:
 def test_classification_from_a_pretrained_folder(pretrained: Path, tmp_path: Path) -> None:
     data = write_labelled(tmp_path)
     config = configuration(
-        tmp_path, data=str(data), task="classify", columns=("1", "2"), start=str(pretrained), steps=60, context=64,
-        batch_tokens=48 * 16, rows=16, layers=0, hidden_size=0, heads=0, optimizer="adamw",
+        tmp_path, data=str(data), task="classify", columns=("1", "2"), start=str(pretrained), steps=60,
+        context=64, batch_tokens=48 * 16, rows=16, layers=0, hidden_size=0, heads=0, optimizer="adamw",
         learning_rate=3e-3,
     )  # fmt: skip
     result = train(config)
