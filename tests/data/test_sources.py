@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from octavo.data.sources import read_documents, read_pairs, read_parallel, standard_library_files
-from octavo.data.vocabulary import train_tokenizer
+from octavo.data.sources import (
+    read_documents,
+    read_pairs,
+    read_parallel,
+    read_rows,
+    standard_library_files,
+)
+from octavo.data.vocabulary import ENCODER_SPECIALS, train_tokenizer, train_word_pieces
 from octavo.errors import FormatError
 
 
@@ -20,6 +26,28 @@ def test_tables_and_lines(tmp_path: Path) -> None:
     assert list(read_pairs(tmp_path / "b.tsv", ("en", "de"))) == [("house", "Haus")]
     with pytest.raises(FormatError, match=r"b\.tsv:2: no column text.*there are en, de: name one"):
         list(read_documents([tmp_path / "b.tsv"]))
+
+
+def test_columns_by_number_and_quotes(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('say "no\t1\nyes" he said\t0\n')
+    assert list(read_documents([tmp_path / "a.tsv"], column="1")) == ['say "no', 'yes" he said']
+    assert [values for _, values in read_rows(tmp_path / "a.tsv", ("2", "1"))][0] == ("1", 'say "no')
+    with pytest.raises(FormatError, match=r"a\.tsv:1: no column 3: the line has 2"):
+        list(read_rows(tmp_path / "a.tsv", ("1", "3")))
+
+
+def test_rows_of_every_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"words": ["a", "b"], "n": 1}\n')
+    assert list(read_rows(tmp_path / "a.jsonl", ("words", "n"))) == [
+        (f"{tmp_path / 'a.jsonl'}:1", (["a", "b"], 1))
+    ]
+    (tmp_path / "a.csv").write_text("n,text\n1,x\n2\n")
+    rows = read_rows(tmp_path / "a.csv", ("text", "n"))
+    assert next(rows)[1] == ("x", "1")
+    with pytest.raises(FormatError, match=r"a\.csv:3: no column 2"):
+        next(rows)
+    with pytest.raises(FormatError, match="no table"):
+        next(read_rows(tmp_path / "a.txt", ("text",)))
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -55,7 +83,7 @@ def test_parallel_files(tmp_path: Path) -> None:
     (tmp_path / "x.de").write_text("c\nd\n")
     assert list(read_parallel(tmp_path / "x.en", tmp_path / "x.de")) == [("a", "c"), ("b", "d")]
     (tmp_path / "x.de").write_text("c\n")
-    with pytest.raises(FormatError, match="2 lines and .* has 1"):
+    with pytest.raises(FormatError, match="x.en has a line 2 and .*x.de has not"):
         list(read_parallel(tmp_path / "x.en", tmp_path / "x.de"))
 
 
@@ -76,3 +104,18 @@ def test_a_vocabulary_of_characters() -> None:
         train_tokenizer([], kind="characters")
     with pytest.raises(ValueError, match="at least 257"):
         train_tokenizer(["a"], vocabulary_size=100)
+
+
+def test_a_vocabulary_of_word_pieces() -> None:
+    texts = [f"Unhappily the {n} happy people of Ruritania, unhappy {n} times." for n in range(90)]
+    tokenizer = train_word_pieces(texts, vocabulary_size=120)
+    again = train_word_pieces(texts, vocabulary_size=120)
+    assert tokenizer.to_str() == again.to_str()
+    assert [tokenizer.id_to_token(number) for number in range(5)] == list(ENCODER_SPECIALS)
+    assert 60 < tokenizer.get_vocab_size() <= 120
+    encoded = tokenizer.encode("The happy", "unhappily ruritanian?")
+    assert encoded.tokens[0] == "[CLS]" and encoded.tokens.count("[SEP]") == 2
+    assert encoded.type_ids == sorted(encoded.type_ids) and encoded.type_ids[-1] == 1
+    assert tokenizer.decode(encoded.ids) == "the happy unhappily ruritanian [UNK]".replace(" [UNK]", "")
+    with pytest.raises(FormatError, match="empty"):
+        train_word_pieces([])

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,23 +86,6 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, changes: dict[st
     assert weights(tmp_path / "whole") == weights(tmp_path / "broken")
     lines = (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 13))
-
-
-def test_killed_at_any_moment(tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path)
-    options = ["steps=25", "dropout=0.1", "save_steps=1", "validate_steps=1000"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    broken = tmp_path / "broken"
-    command = [sys.executable, str(PROGRAM), str(broken), str(corpus), *options]
-    process = subprocess.Popen(command, env=environment)
-    while not (broken / "checkpoints" / "step-00000004").exists() and process.poll() is None:
-        time.sleep(0.001)
-    process.kill()
-    process.wait()
-    assert list_checkpoints(broken)
-    subprocess.run(command, env=environment, check=True)
-    train(replace(configuration(tmp_path, "whole"), steps=25, dropout=0.1, save_steps=1, validate_steps=1000))
-    assert weights(tmp_path / "whole") == weights(broken)
 
 
 def test_sigterm_saves_first(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,14 @@ TINY: dict[str, Any] = {
 }
 
 
+# What differs in the other models.
+TINY_MODELS: dict[str, dict[str, Any]] = {
+    "gpt": {},
+    "bert": {"rows": 2, "vocabulary_size": 200},
+    "seq2seq": {"context": 24, "rows": 4, "batch_tokens": 192, "columns": ("source", "target")},
+}
+
+
 def write_corpus(folder: Path) -> Path:
     """Documents of a few words each."""
     path = folder / "corpus.jsonl"
@@ -31,9 +41,38 @@ def write_corpus(folder: Path) -> Path:
     return path
 
 
+def write_pairs(folder: Path) -> Path:
+    """Numbers in English and German."""
+    path = folder / "pairs.jsonl"
+    english = "one two three four five six seven eight nine ten".split()
+    german = "eins zwei drei vier fünf sechs sieben acht neun zehn".split()
+    chance = random.Random(0)
+    lines = []
+    for _ in range(400):
+        row = [chance.randrange(10) for _ in range(chance.randint(2, 5))]
+        pair = {"source": " ".join(english[n] for n in row), "target": " ".join(german[n] for n in row)}
+        lines.append(json.dumps(pair))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_labelled(folder: Path) -> Path:
+    """Texts whose label is which of two words is among theirs."""
+    path = folder / "labelled.tsv"
+    words = "the of sat on mat and then they left".split()
+    lines = []
+    for n in range(160):
+        chosen = [words[(n * k) % len(words)] for k in range(1, 5 + n % 4)]
+        chosen.insert(n % 4, "cats" if n % 2 else "houses")
+        lines.append(f"{' '.join(chosen)}\t{n % 2}\n")
+    path.write_text("".join(lines))
+    return path
+
+
 def main() -> None:
-    from octavo.training import TrainingConfig, train
+    from octavo.training import train
     from octavo.training.checkpoints import list_checkpoints
+    from octavo.training.config import config_class
     from octavo.training.loop import has_run, resume
 
     folder, corpus, *words = sys.argv[1:]
@@ -41,7 +80,9 @@ def main() -> None:
     if has_run(Path(folder)) and list_checkpoints(Path(folder)):
         resume(Path(folder))
     else:
-        train(TrainingConfig(out=folder, data=(corpus,), **{**TINY, **options}))
+        model = options.pop("model", "gpt")
+        values = {**TINY, **TINY_MODELS[model], **options}
+        train(config_class(model)(out=folder, data=(corpus,), **values))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ class Batch:
         """Tokens whose successor is predicted: what a loss is divided by."""
         return int((self.targets != IGNORED).sum())
 
+    @property
+    def token_count(self) -> int:
+        """Tokens that the model sees."""
+        return self.inputs.size
+
 
 @dataclass(eq=False)
 class PackedRows:

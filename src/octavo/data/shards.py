@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.data.sources import read_documents
+from octavo.data.sources import list_files, read_documents
 from octavo.data.vocabulary import end_of_text_token
 from octavo.errors import FormatError
 
@@ -92,16 +92,33 @@ def tokenize_corpus(
     is predicted too, and the end is learned.  Raises FormatError for a corpus without text.
     """
     fingerprint = corpus_fingerprint(paths, tokenizer, column)
+    end = end_of_text_token(tokenizer)
+    frame = [] if end is None else [end]
+    documents = read_documents(paths, column=column)
+    return stored_corpus(documents, tokenizer, fingerprint, before=frame, after=frame, cache=cache)
+
+
+def stored_corpus(
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    fingerprint: str,
+    *,
+    before: Sequence[int] = (),
+    after: Sequence[int] = (),
+    cache: Path | None = None,
+) -> TokenCorpus:
+    """The tokens of documents, each between `before` and `after`, made now or found by the fingerprint.
+
+    The documents are read only if they are not there yet.  Raises FormatError if none has any text.
+    """
     folder = (cache or cache_folder()) / fingerprint
     if not (folder / "corpus.json").exists():
-        _write(folder, read_documents(paths, column=column), tokenizer, fingerprint)
+        _write(folder, documents, tokenizer, fingerprint, (list(before), list(after)))
     return _open(folder)
 
 
 def corpus_fingerprint(paths: Sequence[Path], tokenizer: Tokenizer, column: str | None) -> str:
     """SHA-256 over the tokenizer and every byte of the files, as 32 hexadecimal digits."""
-    from octavo.data.sources import list_files
-
     digest = hashlib.sha256(f"{_VERSION} {column}\n{tokenizer.to_str()}\n".encode())
     for file in list_files(paths):
         with file.open("rb") as stream:
@@ -110,18 +127,23 @@ def corpus_fingerprint(paths: Sequence[Path], tokenizer: Tokenizer, column: str 
     return digest.hexdigest()[:32]
 
 
-def _write(folder: Path, documents: Iterable[str], tokenizer: Tokenizer, fingerprint: str) -> None:
+def _write(
+    folder: Path,
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    fingerprint: str,
+    frame: tuple[list[int], list[int]],
+) -> None:
     """Into a temporary folder beside it, renamed when whole: another process never sees half a corpus."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
-    end = end_of_text_token(tokenizer)
+    before, after = frame
     starts, total, text_bytes = [0], 0, 0
     try:
         with (temporary / "tokens.bin").open("wb") as file:
             for ids, size in _encode(documents, tokenizer):
-                frame = [end] if end is not None else []
-                array = np.asarray([*frame, *ids, *frame], dtype)
+                array = np.asarray([*before, *ids, *after], dtype)
                 file.write(array.tobytes())
                 total, text_bytes = total + len(array), text_bytes + size
                 starts.append(total)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import json
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from octavo.errors import FormatError, UnsupportedError
@@ -69,15 +70,55 @@ def standard_library_files() -> list[Path]:
 
 def read_pairs(path: Path, columns: tuple[str, str]) -> Iterator[tuple[str, str]]:
     """Two columns of a CSV, TSV, JSONL or Parquet file as pairs (a sentence and its translation)."""
-    yield from zip(_read_file(path, columns[0]), _read_file(path, columns[1]), strict=True)
+    for where, (first, second) in read_rows(path, columns):
+        yield _as_text(first, f"{where}: {columns[0]}"), _as_text(second, f"{where}: {columns[1]}")
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """(where, the values of the columns as they are) of each row of a table; see `_read_table` for numbers.
+
+    Raises FormatError that names file and line, for a column that is not there among others.
+    """
+    if path.suffix in LINES:
+        for where, line in _read_json(path):
+            if not isinstance(line, dict):
+                raise FormatError(f"{where}: must be an object with {', '.join(columns)}")
+            yield where, tuple(line[_choose_column(list(line), name, where)] for name in columns)
+    elif path.suffix in TABLES:
+        yield from _read_cells(path, columns)
+    elif path.suffix in PARQUET:
+        for values in _read_batches(path, columns):
+            yield str(path), values
+    else:
+        raise FormatError(f"{path}: no table: give JSONL, CSV, TSV or Parquet")
 
 
 def read_parallel(first: Path, second: Path) -> Iterator[tuple[str, str]]:
     """Line n of two text files as a pair, as parallel corpora come.  Raises FormatError if one is longer."""
-    left, right = (_read_text(path).splitlines() for path in (first, second))
-    if len(left) != len(right):
-        raise FormatError(f"{first} has {len(left)} lines and {second} has {len(right)}: they are no pairs")
-    yield from zip(left, right, strict=True)
+    missing = object()
+    left, right = _read_lines_of_text(first), _read_lines_of_text(second)
+    for number, (one, other) in enumerate(zip_longest(left, right, fillvalue=missing), 1):
+        if one is missing or other is missing:
+            longer, shorter = (first, second) if other is missing else (second, first)
+            raise FormatError(f"{longer} has a line {number} and {shorter} has not: they are no pairs")
+        yield str(one), str(other)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file has columns or keys: JSONL, CSV, TSV, Parquet."""
+    return path.suffix in (*TABLES, *LINES, *PARQUET)
+
+
+def _read_lines_of_text(path: Path) -> Iterator[str]:
+    """The lines of a text file, one at a time: parallel corpora may be larger than memory."""
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
+            if b"\0" in line:
+                raise FormatError(f"{path}:{number}: a binary file; give text with a sentence a line")
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise FormatError(f"{path}:{number}: not UTF-8 text: {error}") from error
 
 
 def _read_file(path: Path, column: str | None) -> Iterator[str]:
@@ -104,44 +145,99 @@ def _read_text(path: Path) -> str:
 
 
 def _read_lines(path: Path, column: str | None) -> Iterator[str]:
+    for where, value in _read_json(path):
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            yield _text_of(value, column, where)
+        else:
+            raise FormatError(f"{where}: must be an object or a string")
+
+
+def _read_json(path: Path) -> Iterator[tuple[str, object]]:
+    """(where, value) of each line that is not empty."""
     with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
             where = f"{path}:{number}"
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
+                yield where, json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise FormatError(f"{where}: not a line of JSON: {error}") from error
-            if isinstance(value, str):
-                yield value
-            elif isinstance(value, dict):
-                yield _text_of(value, column, where)
-            else:
-                raise FormatError(f"{where}: must be an object or a string")
 
 
 def _read_table(path: Path, column: str | None) -> Iterator[str]:
+    """A column by its name in the first line; or by its number, from 1, of a table without such a line."""
+    if column is not None and column.isdecimal():
+        for _, (value,) in _read_cells(path, (column,)):
+            yield str(value)
+        return
+    names: list[str] | None = None
+    for where, row in _read_csv(path):
+        if names is None:
+            names = row
+        else:
+            yield _text_of(dict(zip(names, row, strict=False)), column, where)
+
+
+def _read_cells(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    places = [int(name) - 1 for name in columns] if all(name.isdecimal() for name in columns) else []
+    for where, row in _read_csv(path):
+        if not places:
+            places = [row.index(_choose_column(row, name, where)) for name in columns]
+            continue
+        for place in places:
+            if not 0 <= place < len(row):
+                raise FormatError(f"{where}: no column {place + 1}: the line has {len(row)}")
+        yield where, tuple(row[place] for place in places)
+
+
+def _read_csv(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """(where, cells) of each line that is not empty.
+
+    Tab-separated files have no quotes (IANA, text/tab-separated-values): one is a character like any other.
+    """
+    tabs = path.suffix == ".tsv"
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        rows = csv.reader(file, csv.excel_tab, quoting=csv.QUOTE_NONE) if tabs else csv.reader(file)
         try:
             for row in rows:
-                yield _text_of(row, column, f"{path}:{rows.line_num}")
+                if row:
+                    yield f"{path}:{rows.line_num}", row
         except (csv.Error, UnicodeDecodeError) as error:
-            raise FormatError(f"{path}:{rows.line_num}: not a table of text: {error}") from error
+            raise FormatError(f"{path}:{rows.line_num + 1}: not a table of text: {error}") from error
 
 
 def _read_parquet(path: Path, column: str | None) -> Iterator[str]:
+    name: str | None = None
+    for names, values in _parquet_batches(path, lambda names: [_choose_column(names, column, str(path))]):
+        name = names[0]
+        for value in values[0]:
+            yield _as_text(value, f"{path}: {name}")
+
+
+def _read_batches(path: Path, columns: Sequence[str]) -> Iterator[tuple[object, ...]]:
+    def choose(names: Sequence[str]) -> list[str]:
+        return [_choose_column(names, name, str(path)) for name in columns]
+
+    for _, values in _parquet_batches(path, choose):
+        yield from zip(*values, strict=True)
+
+
+def _parquet_batches(
+    path: Path, choose: Callable[[Sequence[str]], list[str]]
+) -> Iterator[tuple[list[str], list[list[object]]]]:
+    """(names, their values) of some thousand rows at a time."""
     try:
         from pyarrow import parquet
     except ImportError as error:
         raise UnsupportedError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from error
     try:
         file = parquet.ParquetFile(path)
-        name = _choose_column(file.schema_arrow.names, column, str(path))
-        for batch in file.iter_batches(columns=[name]):
-            for value in batch.column(0).to_pylist():
-                yield _as_text(value, f"{path}: {name}")
+        names = choose(file.schema_arrow.names)
+        for batch in file.iter_batches(columns=names):
+            yield names, [batch.column(name).to_pylist() for name in names]
     except (ValueError, OSError) as error:  # pyarrow's own errors derive from these
         raise FormatError(f"{path}: {error}") from error
 

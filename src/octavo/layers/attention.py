@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from octavo.layers import native_training
 from octavo.layers.bfloat16 import Bfloat16Linear
@@ -81,7 +82,7 @@ class Attention(nn.Module):
             self.query_norm = RMSNorm(width, config.norm_epsilon, config.norm_offset)
             self.key_norm = RMSNorm(width, config.norm_epsilon, config.norm_offset)
         whole_rope = self.rope is None or (self.rope.style == "half" and self.rope.width == width)
-        plain_mask = config.causal and not self.window and not config.attention_softcap
+        plain_mask = not self.window and not config.attention_softcap
         self.fast = fast and whole_rope and plain_mask
 
     def forward(
@@ -93,11 +94,12 @@ class Attention(nn.Module):
         see each other.
         """
         mixed = None
-        if self.fast and present is None:
-            if self.joined is not None and native_training.suits(x) and not self.config.head_width % 32:
+        if self.fast and (present is None or not self.config.causal):
+            native = self.joined is not None and self.config.causal and native_training.suits(x)
+            if native and self.joined is not None and not self.config.head_width % 32:
                 mixed = self._attend_native(self.joined(x), positions, documents)
             if mixed is None:
-                mixed = self._attend_fast(x, positions, documents).transpose(1, 2).flatten(2)
+                mixed = self._attend_fast(x, positions, present, documents).transpose(1, 2).flatten(2)
         else:
             mixed = self._attend(x, positions, present, documents).transpose(1, 2).flatten(2)
         output: Tensor = self.output(mixed)
@@ -145,7 +147,9 @@ class Attention(nn.Module):
             query, key, value, mask, scale=config.attention_scale, softcap=config.attention_softcap
         )
 
-    def _attend_fast(self, x: Tensor, positions: Tensor, documents: Tensor | None) -> Tensor:
+    def _attend_fast(
+        self, x: Tensor, positions: Tensor, present: Tensor | None, documents: Tensor | None
+    ) -> Tensor:
         """The same by fused functions; positions count up by one within a document."""
         config = self.config
         query, key, value = self._projections(x)
@@ -162,7 +166,13 @@ class Attention(nn.Module):
         if queries_per_key > 1:
             key = key.repeat_interleave(queries_per_key, dim=1)
             value = value.repeat_interleave(queries_per_key, dim=1)
-        return causal_attention(query, key, value, documents)
+        if config.causal:
+            return causal_attention(query, key, value, documents)
+        mask = None if present is None else present[:, None, None, :]
+        if documents is not None:
+            same = documents[:, None, :, None] == documents[:, None, None, :]
+            mask = same if mask is None else same & mask
+        return functional.scaled_dot_product_attention(query, key, value, mask, scale=1.0)
 
     def _projections(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query [B, T, H, D], key and value [B, T, G, D]."""

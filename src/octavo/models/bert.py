@@ -13,7 +13,7 @@ from octavo.errors import UnsupportedError
 from octavo.layers.activations import ACTIVATIONS
 from octavo.layers.attention import Attention
 from octavo.layers.dropout import Dropout
-from octavo.layers.mlp import FeedForward
+from octavo.layers.mlp import FUSED_ACTIVATIONS, FeedForward
 from octavo.layers.normalization import build_norm
 from octavo.model_config import ModelConfig
 from octavo.models.masking import NO_TARGET
@@ -22,11 +22,11 @@ from octavo.models.masking import NO_TARGET
 class Block(nn.Module):
     """norm(x + attention(x)), then norm(x + feed_forward(x)): norms after the sums, as in 2017."""
 
-    def __init__(self, config: ModelConfig, layer: int, dropout: float = 0.0) -> None:
+    def __init__(self, config: ModelConfig, layer: int, dropout: float = 0.0, *, fast: bool = False) -> None:
         super().__init__()
-        self.attention = Attention(config, layer, input_bias=True, output_bias=True)
+        self.attention = Attention(config, layer, input_bias=True, output_bias=True, fast=fast)
         self.attention_output_norm = build_norm(config)
-        self.feed_forward = FeedForward(config, bias=True)
+        self.feed_forward = FeedForward(config, bias=True, fast=fast)
         self.layer_output_norm = build_norm(config)
         self.dropout = Dropout(dropout)
 
@@ -44,9 +44,10 @@ class BERT(nn.Module):
     """Tokens in, a hidden state for each out; `embed` makes one vector of each text.
 
     dropout: of the embeddings and of what each block adds, while training (appendix A.2: 0.1).
+    fast: fused functions instead of their slow twins, for training.
     """
 
-    def __init__(self, config: ModelConfig, *, dropout: float = 0.0) -> None:
+    def __init__(self, config: ModelConfig, *, dropout: float = 0.0, fast: bool = False) -> None:
         super().__init__()
         if not config.is_encoder or config.norm_position != "post":
             raise UnsupportedError(f"{config.architecture} is not a post-norm encoder")
@@ -58,7 +59,9 @@ class BERT(nn.Module):
             self.token_type_embedding = nn.Embedding(config.token_types, config.hidden_size)
         self.embedding_norm = build_norm(config) if config.embedding_norm else nn.Identity()
         self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(config, layer, dropout) for layer in range(config.layers))
+        self.blocks = nn.ModuleList(
+            Block(config, layer, dropout, fast=fast) for layer in range(config.layers)
+        )
 
     def forward(
         self,
@@ -84,7 +87,10 @@ class BERT(nn.Module):
             x = x + self.token_type_embedding(token_types)
         elif token_types is not None:
             raise UnsupportedError("this encoder has no token types: it does not know pairs")
-        x = self.dropout(self.embedding_norm(x))
+        # Embeddings may be kept in float32 beside blocks in bfloat16.
+        first = self.blocks[0]
+        assert isinstance(first, Block)
+        x = self.dropout(self.embedding_norm(x)).to(first.attention.output.weight.dtype)
         for block in self.blocks:
             x = block(x, positions, present, documents)
         return x
@@ -114,7 +120,7 @@ class Pooler(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[B, T, C] -> [B, C]."""
-        return torch.tanh(self.dense(hidden[:, 0]))
+        return torch.tanh(self.dense(hidden[:, 0].to(self.dense.weight.dtype)))
 
 
 class MaskedLanguageModel(nn.Module):
@@ -123,11 +129,18 @@ class MaskedLanguageModel(nn.Module):
     The output matrix is the token embedding (with a bias of its own).
     """
 
-    def __init__(self, config: ModelConfig, *, next_sentence: bool = False, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        next_sentence: bool = False,
+        dropout: float = 0.0,
+        fast: bool = False,
+    ) -> None:
         super().__init__()
-        self.bert = BERT(config, dropout=dropout)
+        self.bert = BERT(config, dropout=dropout, fast=fast)
         self.transform = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = (FUSED_ACTIVATIONS if fast else ACTIVATIONS)[config.activation]
         self.transform_norm = build_norm(config)
         self.output_bias = nn.Parameter(torch.zeros(config.vocabulary_size))
         self.pooler = Pooler(config) if next_sentence else None
@@ -142,7 +155,7 @@ class MaskedLanguageModel(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., C] -> [..., V]."""
-        x = self.transform_norm(self.activation(self.transform(hidden)))
+        x = self.transform_norm(self.activation(self.transform(hidden.to(self.transform.weight.dtype))))
         return functional.linear(x, self.bert.token_embedding.weight, self.output_bias)
 
     def next_sentence_logits(self, hidden: Tensor) -> Tensor:
@@ -159,13 +172,15 @@ class MaskedLanguageModel(nn.Module):
         present: Tensor | None = None,
         token_types: Tensor | None = None,
         next_labels: Tensor | None = None,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Sum of the losses over masked tokens and their number; targets as `mask_tokens` makes them.
 
         next_labels: int[B]; its mean loss is added once for each masked token, so that sum / number is the
         sum of both means (appendix A.2).  The output layer sees the masked tokens alone.
         """
-        hidden = self.bert(tokens, present, token_types)
+        hidden = self.bert(tokens, present, token_types, positions, documents)
         chosen = targets != NO_TARGET
         count = chosen.sum()
         total = functional.cross_entropy(self.logits(hidden[chosen]), targets[chosen], reduction="sum")
@@ -178,9 +193,9 @@ class MaskedLanguageModel(nn.Module):
 class SequenceClassifier(nn.Module):
     """One of L labels (a number, if L is 1) for a text, or for a pair by its types (figures 4a, 4b)."""
 
-    def __init__(self, config: ModelConfig, labels: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, config: ModelConfig, labels: int, *, dropout: float = 0.0, fast: bool = False) -> None:
         super().__init__()
-        self.bert = BERT(config, dropout=dropout)
+        self.bert = BERT(config, dropout=dropout, fast=fast)
         self.pooler = Pooler(config)
         self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(config.hidden_size, labels)
@@ -198,9 +213,9 @@ class SequenceClassifier(nn.Module):
 class TokenClassifier(nn.Module):
     """One of L labels for each token (figure 4d); with 2, the start and the end of a span (figure 4c)."""
 
-    def __init__(self, config: ModelConfig, labels: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, config: ModelConfig, labels: int, *, dropout: float = 0.0, fast: bool = False) -> None:
         super().__init__()
-        self.bert = BERT(config, dropout=dropout)
+        self.bert = BERT(config, dropout=dropout, fast=fast)
         self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(config.hidden_size, labels)
         initialize(self)
@@ -209,7 +224,8 @@ class TokenClassifier(nn.Module):
         self, tokens: Tensor, present: Tensor | None = None, token_types: Tensor | None = None
     ) -> Tensor:
         """int[B, T] -> logits [B, T, L]; arguments as of BERT."""
-        logits: Tensor = self.classifier(self.dropout(self.bert(tokens, present, token_types)))
+        hidden = self.bert(tokens, present, token_types).to(self.classifier.weight.dtype)
+        logits: Tensor = self.classifier(self.dropout(hidden))
         return logits
 
 

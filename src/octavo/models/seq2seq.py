@@ -274,13 +274,16 @@ class Seq2Seq(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., C] -> [..., V]."""
-        return hidden @ self.embedding.weight.T
+        return hidden @ self.embedding.weight.to(hidden.dtype).T
 
     def embed(self, tokens: Tensor, start: int) -> Tensor:
         """int[B, T] from position start on -> dropout(embedding * sqrt(C) + position) [B, T, C] (3.4)."""
         x = self.embedding(tokens) * math.sqrt(self.config.hidden_size)
         positions = sinusoidal_positions(tokens.shape[1], self.config.hidden_size, start=start)
-        embedded: Tensor = self.dropout(x + positions.to(x))
+        # Embeddings may be kept in float32 beside blocks in bfloat16.
+        first = self.encoder[0]
+        assert isinstance(first, EncoderBlock)
+        embedded: Tensor = self.dropout(x + positions.to(x)).to(first.attention.output.weight.dtype)
         return embedded
 
     def loss(self, source: Tensor, target: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ tokens.  Another kind of training is another class with these methods.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -35,10 +35,11 @@ _VALIDATION_TOKENS = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """loss: nats a token.  bits_per_byte: comparable between tokenizers."""
+    """loss: nats a token.  bits_per_byte: comparable between tokenizers.  scores: of a task, by name."""
 
     loss: float
     bits_per_byte: float
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def perplexity(self) -> float:
@@ -48,14 +49,21 @@ class Validation:
 class Task(Protocol):
     """What the loop needs.  `fingerprint` of the data is compared on resume."""
 
-    model: GPT
+    model: Any
+    tokenizer: Any
     fingerprint: str
     flops_per_token: float
+    # Of the model, those that the loss calls: where weights are sharded, they are gathered for these.
+    forward_methods: tuple[str, ...]
 
-    def batches(self, step: int, rank: int = 0, world: int = 1) -> list[Batch]: ...
-    def loss(self, module: GPT, batch: Batch, scale: float) -> Tensor: ...
-    def validate(self, module: GPT, *, whole: bool = False) -> Validation | None: ...
-    def sample(self, module: GPT, seed: int) -> str: ...
+    # Tokens or labels that a whole validation tells.
+    @property
+    def kept_targets(self) -> int: ...
+
+    def batches(self, step: int, rank: int = 0, world: int = 1) -> list[Any]: ...
+    def loss(self, module: Any, batch: Any, scale: float) -> Tensor: ...
+    def validate(self, module: Any, *, whole: bool = False) -> Validation | None: ...
+    def sample(self, module: Any, seed: int) -> str: ...
     def save(self, folder: Path, parameters: dict[str, Tensor] | None = None) -> None: ...
 
 
@@ -64,6 +72,8 @@ class LanguageModelling:
 
     Raises FormatError for a corpus that is empty or too small for one row.
     """
+
+    forward_methods = ("hidden",)
 
     def __init__(self, config: TrainingConfig, *, folder: Path | None = None) -> None:
         self.config = config
@@ -135,6 +145,11 @@ class LanguageModelling:
         module.train()
         loss = total / max(count, 1)
         return Validation(loss, loss / math.log(2) / self.bytes_per_token)
+
+    @property
+    def kept_targets(self) -> int:
+        """Tokens of what was kept back."""
+        return 0 if self.kept is None else len(self.kept.corpus)
 
     def _kept_batches(self, whole: bool) -> Iterator[Batch]:
         assert self.kept is not None

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar, cast
 
 from octavo.errors import FormatError, OctavoError, UnsupportedError
 from octavo.model_config import ModelConfig, RopeConfig
@@ -53,6 +53,11 @@ class TrainingConfig:
     validate_steps: how often the loss on the validation part is taken and a text is sampled from `prompt`.
     fast: the fused functions; False for the slow twins.
     """
+
+    # What train() is asked for, and parameters of a layer in squares of the width: 4 of attention, 8 of the
+    # feed-forward layer.
+    model: ClassVar[str] = "gpt"
+    squares: ClassVar[int] = 12
 
     out: str
     data: tuple[str, ...] = ()
@@ -99,6 +104,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         """Raises UnsupportedError that names the key for an impossible value."""
         _among("architecture", self.architecture, ARCHITECTURES)
+        self._check_common()
+
+    def _check_common(self) -> None:
         _among("precision", self.precision, ("auto", "float32", "bfloat16"))
         if self.size is not None:
             _among("size", self.size, tuple(SIZES))
@@ -112,6 +120,19 @@ class TrainingConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise UnsupportedError(f"{name}: {getattr(self, name)}; a part, from 0 to below 1")
 
+    def prepared(self) -> TrainingConfig:
+        """With what is known before anything is derived."""
+        return self
+
+    def optimizer_options(self) -> dict[str, Any]:
+        """Keywords of the optimizer beside learning rate and weight decay."""
+        return {}
+
+    def default_learning_rate(self, hidden: int) -> float:
+        """What worked at 128 wide, scaled by the inverse root of the width."""
+        scale = math.sqrt(128 / hidden)
+        return {"muon": 1e-2, "lion": 3e-4, "sgd": 1e-1}.get(self.optimizer, 3e-3) * scale
+
     def _at_least(self, name: str, least: int) -> None:
         if not getattr(self, name) >= least:
             raise UnsupportedError(f"{name}: {getattr(self, name)}; it must be at least {least}")
@@ -122,15 +143,19 @@ def _among(name: str, value: str, known: tuple[str, ...]) -> None:
         raise UnsupportedError(f"{name}: {value!r}; one of {', '.join(known)}")
 
 
-def complete(config: TrainingConfig) -> TrainingConfig:
+Config = TypeVar("Config", bound=TrainingConfig)
+
+
+def complete(config: Config) -> Config:
     """The same run with every derived value filled in."""
+    config = cast(Config, config.prepared())
     size = config.size
     if not (size or config.parameters or config.hidden_size or config.layers):
         size = "tiny"
         if config.minutes and not (config.steps or config.tokens):
             size = next(name for limit, name in _SIZE_OF_MINUTES if config.minutes <= limit)
     parameters = config.parameters or (SIZES[size] if size else 0)
-    layers, hidden = _shape(parameters, config.layers, config.hidden_size)
+    layers, hidden = _shape(parameters * 12 / config.squares, config.layers, config.hidden_size)
     heads = config.heads or max(1, hidden // (64 if hidden >= 384 else 32))
     if hidden % heads or (hidden // heads) % 2:
         raise UnsupportedError(f"heads: {heads} do not divide a hidden size of {hidden} into even widths")
@@ -150,11 +175,11 @@ def complete(config: TrainingConfig) -> TrainingConfig:
         batch_tokens=batch,
         rows=config.rows or max(1, 8192 // config.context),
         steps=steps,
-        learning_rate=config.learning_rate or _learning_rate(config.optimizer, hidden),
+        learning_rate=config.learning_rate or config.default_learning_rate(hidden),
     )
 
 
-def _shape(parameters: int, layers: int, hidden: int) -> tuple[int, int]:
+def _shape(parameters: float, layers: int, hidden: int) -> tuple[int, int]:
     """(layers, hidden size) of about 12 layers hidden^2 parameters; 64 of width to a layer."""
     if not hidden:
         ideal = (parameters / (12 * layers)) ** 0.5 if layers else (64 * parameters / 12) ** (1 / 3)
@@ -162,12 +187,6 @@ def _shape(parameters: int, layers: int, hidden: int) -> tuple[int, int]:
     return layers or max(
         1, round(parameters / (12 * hidden * hidden)) if parameters else hidden // 64
     ), hidden
-
-
-def _learning_rate(optimizer: str, hidden: int) -> float:
-    """What worked at 128 wide, scaled by the inverse root of the width."""
-    scale = math.sqrt(128 / hidden)
-    return {"muon": 1e-2, "lion": 3e-4, "sgd": 1e-1}.get(optimizer, 3e-3) * scale
 
 
 def model_config(config: TrainingConfig, vocabulary_size: int, end: int | None) -> ModelConfig:
@@ -212,7 +231,8 @@ def write_config(config: TrainingConfig) -> None:
     """Into `out`, where resuming finds it."""
     folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE_NAME).write_text(json.dumps(asdict(config), indent=1) + "\n", encoding="utf-8")
+    content = {"model": config.model, **asdict(config)}
+    (folder / FILE_NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def read_config(folder: Path) -> TrainingConfig:
@@ -224,8 +244,24 @@ def read_config(folder: Path) -> TrainingConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise FormatError(f"{path}: not JSON: {error}") from error
-    known = {field.name for field in fields(TrainingConfig)}
+    kind = config_class(values.pop("model", "gpt"))
+    known = {field.name for field in fields(kind)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise FormatError(f"{path}: unknown key {unknown[0]!r}")
-    return TrainingConfig(**{**values, "data": tuple(values.get("data", ())), "out": str(folder)})
+    listed: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }
+    return kind(**{**listed, "out": str(folder)})
+
+
+def config_class(model: str) -> type[TrainingConfig]:
+    """The class of a model's configurations.  Raises FormatError for a model that is not known."""
+    from octavo.training.tasks.encoder_config import EncoderConfig
+    from octavo.training.tasks.translation_config import TranslationConfig
+
+    classes = (TrainingConfig, EncoderConfig, TranslationConfig)
+    for each in classes:
+        if each.model == model:
+            return each
+    raise FormatError(f"model: {model!r}; one of {', '.join(each.model for each in classes)}")

@@ -9,6 +9,7 @@ of the whole step, so the run is that of one process.  (Zhao et al. 2023, PyTorc
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,19 +72,24 @@ def check(config: TrainingConfig, world: World) -> None:
         raise UnsupportedError("precision: bfloat16: with several processes only float32")
 
 
-def shard(model: nn.Module, world: World) -> None:
-    """Shard the parameters of each block, and of what is outside them, over the processes."""
+def shard(model: nn.Module, world: World, forward_methods: Sequence[str]) -> None:
+    """Shard the parameters of each block, and of what is outside them, over the processes.
+
+    forward_methods: of the model, those that need the whole weights of what is outside the blocks.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh("cpu", (world.size,))
-    parts: list[nn.Module] = [*model.get_submodule("blocks").children(), model]
+    stacks = [each for each in model.modules() if isinstance(each, nn.ModuleList)]
+    parts: list[nn.Module] = [*(block for stack in stacks for block in stack), model]
     for part in parts:
         sharded: Any = fully_shard(part, mesh=mesh)
         # Losses are divided by the targets of all processes already: gradients are plain sums.
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
-    register_fsdp_forward_method(model, "hidden")
+    for name in forward_methods:
+        register_fsdp_forward_method(model, name)
 
 
 def clip(model: nn.Module, limit: float) -> float:

@@ -13,14 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
-from octavo.data.packing import Batch
 from octavo.training import distributed
 from octavo.training.allocation import flushed_denormals, prepare_process
-from octavo.training.causal import LanguageModelling, Task, Validation
+from octavo.training.causal import Task, Validation
 from octavo.training.checkpoints import TrainingState, list_checkpoints, load_checkpoint, save_checkpoint
 from octavo.training.clipping import clip_by_norm
 from octavo.training.clock import Clock
@@ -38,6 +37,7 @@ from octavo.training.metrics import MetricsWriter
 from octavo.training.optimizers import build_optimizer
 from octavo.training.precision import DTYPES, ComputeCopy, choose_precision
 from octavo.training.schedules import build_schedule
+from octavo.training.tasks.build import build_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,13 @@ def train(config: TrainingConfig, *, view: View | None = None) -> TrainingResult
     config = complete(config)
     world = distributed.join()
     distributed.check(config, world)
-    task = LanguageModelling(config)
+    task = build_task(config)
     if world.first:
         write_config(config)
+        if (
+            task.tokenizer is not None
+        ):  # to be made anew it need not come out the same: ties are broken by chance
+            task.tokenizer.save(str(folder / "tokenizer.json"))
     return Trainer(config, task, view, world).run()
 
 
@@ -101,7 +105,7 @@ def resume(folder: Path, *, view: View | None = None) -> TrainingResult:
     Raises FormatError if no run was begun there, TrainingError if the data has changed since.
     """
     config = read_config(folder)
-    task = LanguageModelling(config, folder=folder)
+    task = build_task(config, folder=folder)
     world = distributed.join()
     distributed.check(config, world)
     trainer = Trainer(config, task, view, world)
@@ -132,13 +136,14 @@ class Trainer:
     def _build(self) -> None:
         config = self.config
         if self.world.size > 1:
-            distributed.shard(self.task.model, self.world)
+            distributed.shard(self.task.model, self.world, self.task.forward_methods)
         self.compute = ComputeCopy(self.task.model, DTYPES[self.state.precision])
         self.optimizer = build_optimizer(
             config.optimizer,
             self.task.model,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
+            **config.optimizer_options(),
         )
         self.schedule = build_schedule(
             config.schedule, warmup=config.warmup, decay=config.decay, final=config.final
@@ -171,7 +176,7 @@ class Trainer:
         targets = self.world.total(sum(batch.target_count for batch in batches))
         loss = 0.0
         for batch in batches:
-            part = self.task.loss(self.compute.module, batch, 1.0 / targets)
+            part = self.task.loss(self.compute.module, batch, 1.0 / max(1.0, targets))
             part.backward()  # type: ignore[no-untyped-call]
             loss += float(part.detach())
         loss = self.world.total(loss)
@@ -184,7 +189,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state.step += 1
-        state.tokens += sum(batch.inputs.size for batch in batches)
+        state.tokens += sum(batch.token_count for batch in batches)
         return loss, norm
 
     def _clip(self, limit: float) -> float:
@@ -198,7 +203,7 @@ class Trainer:
         progress = (self.state.step + 1) / max(self.state.steps, 1)
         return self.config.learning_rate * self.schedule(progress)
 
-    def _stop_at_nan(self, loss: float, batches: Sequence[Batch]) -> None:
+    def _stop_at_nan(self, loss: float, batches: Sequence[Any]) -> None:
         step = self.state.step + 1
         layer = first_broken_layer(self.compute.module, self.task, batches)
         self.optimizer.zero_grad(set_to_none=True)
@@ -271,6 +276,7 @@ class Trainer:
         }
         if validation is not None:
             values |= {"validation_loss": validation.loss, "bits_per_byte": validation.bits_per_byte}
+            values |= validation.scores
             state.best_loss = min(validation.loss, state.best_loss or math.inf)
         if sample:
             values["sample"] = sample

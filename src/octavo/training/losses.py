@@ -22,13 +22,22 @@ CHUNK_LOGITS_IN_PLACE = 1 << 26
 EXACT_VOCABULARY = 512
 
 
-def plain_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0) -> Tensor:
-    """scale * sum of -log p(target): hidden [N, C], weight [V, C], targets int[N] -> [].  The slow twin."""
+def plain_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, smoothing: float = 0.0
+) -> Tensor:
+    """scale * sum of -log p(target): hidden [N, C], weight [V, C], targets int[N] -> [].  The slow twin.
+
+    smoothing: the part of a target's probability that is spread evenly over all V (Szegedy et al. 2016).
+    """
     logits = hidden.float() @ weight.float().T
-    return scale * functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    return scale * functional.cross_entropy(
+        logits, targets, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+    )
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0) -> Tensor:
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0, smoothing: float = 0.0
+) -> Tensor:
     """`plain_cross_entropy` in chunks of tokens, whose gradients are made in the forward pass.
 
     Positions without a target take no part at all.  (The idea: Wijmans et al. 2024, "Cut your losses".)
@@ -38,13 +47,15 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, scale:
         hidden, targets = hidden[keep], targets[keep]
     if not torch.is_grad_enabled():  # where a function cannot see it, and would make gradients for nobody
         hidden, weight = hidden.detach(), weight.detach()
-    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, scale)  # type: ignore[no-untyped-call]
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, scale, smoothing)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, smoothing: float
+    ) -> Tensor:
         tokens, vocabulary = hidden.shape[0], weight.shape[0]
         exact = torch.promote_types(weight.dtype, torch.float32)
         dtype = exact if vocabulary <= EXACT_VOCABULARY else hidden.dtype
@@ -55,7 +66,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if need_weight:
             weight_gradient = torch.empty_like(weight) if tokens else torch.zeros_like(weight)
         loss = torch.zeros((), dtype=exact)
-        native = native_training.suits(hidden, 1) and dtype == torch.bfloat16
+        native = native_training.suits(hidden, 1) and dtype == torch.bfloat16 and not smoothing
         step = max(1, (CHUNK_LOGITS_IN_PLACE if native else CHUNK_LOGITS) // vocabulary)
         for begin in range(0, tokens, step):
             rows = slice(begin, min(begin + step, tokens))
@@ -69,11 +80,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 continue
             logits, wanted = logits.to(exact), targets[rows, None]
             normalizers = torch.logsumexp(logits, dim=-1, keepdim=True)
-            loss += (normalizers - logits.gather(1, wanted)).sum() * scale
+            chosen = logits.gather(1, wanted)
+            if smoothing:
+                chosen = torch.lerp(chosen, logits.mean(dim=-1, keepdim=True), smoothing)
+            loss += (normalizers - chosen).sum() * scale
             if not (need_hidden or need_weight):
                 continue
             slopes = logits.sub_(normalizers).exp_()  # softmax - one at the target
-            slopes.scatter_add_(1, wanted, torch.full_like(normalizers, -1.0))
+            if smoothing:
+                slopes.sub_(smoothing / vocabulary)
+            slopes.scatter_add_(1, wanted, torch.full_like(normalizers, smoothing - 1.0))
             slopes = slopes.mul_(scale).to(dtype)
             _collect(slopes, head, part, hidden_gradient, weight_gradient, rows)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
@@ -86,7 +102,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if float(upstream) != 1.0:
             hidden_gradient = None if hidden_gradient is None else hidden_gradient * upstream
             weight_gradient = None if weight_gradient is None else weight_gradient * upstream
-        return hidden_gradient, weight_gradient, None, None
+        return hidden_gradient, weight_gradient, None, None, None
 
 
 def _collect(
