@@ -57,6 +57,7 @@ def require_torch() -> None:
     "--schedule", type=click.Choice(_SCHEDULES), help="Default: warmup_stable_decay; seq2seq inverse_sqrt."
 )
 @click.option("--warmup", type=click.FloatRange(0, 1), help="Part of the run in which the rate rises.")
+@click.option("--final", type=click.FloatRange(0, 1), help="What is left of the rate at the end.")
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="Default: 0; bert, seq2seq 0.1.")
 @click.option("--precision", type=click.Choice(["auto", "bfloat16", "float32"]), help="Default: auto.")
 @click.option("--seed", type=click.IntRange(0), help="Default: 0.")

@@ -1,0 +1,183 @@
+"""How far a fit may be trusted: profiles, the error on the largest budget left out, a prediction that says
+so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import chi2
+
+from octavo.scaling.fitting.parametric import ParametricFit, Problem, fit_parametric
+from octavo.scaling.laws import Values
+
+_NAMES = ("E", "A", "B", "alpha", "beta")
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """name: E, alpha or beta.  rise: twice the log-likelihood lost by holding it there; identified: it rises
+    above the 90 % point of chi-squared on both sides within the range that was searched."""
+
+    name: str
+    values: Values
+    rise: Values
+    interval: tuple[float, float]
+    identified: bool
+
+
+def profile(fit: ParametricFit, name: str, points: int = 41, level: float = 0.9) -> Profile:
+    """Hold one constant at each of a range of values and fit the others (least squares in the space of the
+    fit).
+
+    The range reaches far: E from near 0 to the least loss, exponents from a fifth to three times the best.
+    """
+    index = _NAMES.index(name)
+    if name == "E":
+        values = np.linspace(0.02, 0.995, points) * fit.problem.loss.min()
+        held = np.log(values)
+        center = fit.E
+    else:
+        center = getattr(fit.law, name)
+        values = held = np.geomspace(center / 5, center * 3, points)
+    sums = np.empty(points)
+    middle = int(np.abs(values - center).argmin())
+    for order in (range(middle, points), range(middle - 1, -1, -1)):
+        theta = fit.theta.copy()
+        for place in order:
+            theta[index] = held[place]
+            theta, sums[place] = _least_squares(fit.problem, theta, index)
+    free = fit.problem.loss.size - 5
+    r, _ = fit.problem.residuals(fit.theta)
+    least = min(float(sums.min()), float(r @ r))
+    rise = len(r) * np.log(sums / max(least, 1e-30)) * max(free, 1) / len(r)
+    limit = float(chi2.ppf(level, 1))
+    low, high = (
+        _crossing(values[: middle + 1][::-1], rise[: middle + 1][::-1], limit),
+        _crossing(values[middle:], rise[middle:], limit),
+    )
+    identified = low is not None and high is not None and free > 0
+    interval = (float(values[0]) if low is None else low, float(values[-1]) if high is None else high)
+    return Profile(name, values, rise, interval, identified)
+
+
+def _crossing(values: Values, rise: Values, limit: float) -> float | None:
+    """Where the rise passes the limit, walking away from the best value; None if it never does."""
+    above = np.flatnonzero(rise > limit)
+    if not len(above):
+        return None
+    last = int(above[0])
+    if last == 0:
+        return float(values[0])
+    part = (limit - rise[last - 1]) / (rise[last] - rise[last - 1])
+    return float(values[last - 1] + part * (values[last] - values[last - 1]))
+
+
+def _least_squares(problem: Problem, theta: Values, held: int, steps: int = 60) -> tuple[Values, float]:
+    """Levenberg and Marquardt's steps over all constants but one."""
+    free = [index for index in range(5) if index != held]
+    damping = 1e-3
+    r, slopes = problem.residuals(theta)
+    value = float(r @ r)
+    for _ in range(steps):
+        part = slopes[:, free]
+        scale = np.sqrt((part * part).sum(axis=0)) + 1e-12
+        normal = (part / scale).T @ (part / scale)
+        move = np.linalg.solve(normal + damping * np.eye(4), -(part / scale).T @ r) / scale
+        trial = theta.copy()
+        trial[free] += np.clip(move, -3, 3)
+        with np.errstate(over="ignore", invalid="ignore"):
+            trial_r, trial_slopes = problem.residuals(trial)
+            trial_value = float(trial_r @ trial_r)
+        if np.isfinite(trial_value) and trial_value < value:
+            done = value - trial_value < 1e-10 * value
+            theta, r, slopes, value, damping = trial, trial_r, trial_slopes, trial_value, damping / 5
+            if done:
+                break
+        else:
+            damping *= 8
+            if damping > 1e10:
+                break
+    return theta, value
+
+
+@dataclass(frozen=True, slots=True)
+class HoldOut:
+    """Runs of the largest budget, predicted from the others.  errors: predicted / seen - 1."""
+
+    compute: float
+    errors: tuple[float, ...]
+
+    @property
+    def root_mean_square(self) -> float:
+        return float(np.sqrt(np.mean(np.square(self.errors))))
+
+
+def leave_largest_out(
+    compute: ArrayLike, parameters: ArrayLike, tokens: ArrayLike, loss: ArrayLike, **options: object
+) -> HoldOut:
+    """Fit without the largest budget and predict it.  Budgets within 10 % count as one.
+
+    Raises ValueError where the others are too few to fit.
+    """
+    c, n, d, y = (np.asarray(values, float) for values in (compute, parameters, tokens, loss))
+    largest = c > 0.9 * c.max()
+    fit = fit_parametric(n[~largest], d[~largest], y[~largest], **options)  # type: ignore[arg-type]
+    errors = fit.predict(n[largest], d[largest]) / y[largest] - 1
+    return HoldOut(float(c.max()), tuple(float(error) for error in errors))
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The loss of a run that has not been.  low, high: its interval at `level`, widened where the largest
+    budget
+    left out was missed by more.  ratio: its compute over the largest that was fitted."""
+
+    parameters: float
+    tokens: float
+    loss: float
+    low: float
+    high: float
+    level: float
+    ratio: float
+    widened: bool
+
+    def holds(self, loss: float) -> bool:
+        return self.low <= loss <= self.high
+
+
+def predict_run(
+    fit: ParametricFit,
+    parameters: float,
+    tokens: float,
+    *,
+    level: float = 0.9,
+    ratio: float = 1.0,
+    noise: float | None = None,
+    hold_out: HoldOut | None = None,
+) -> Prediction:
+    """noise: standard deviation of log loss over seeds.  hold_out: see `leave_largest_out`."""
+    center = float(fit.predict(parameters, tokens))
+    low, high = (float(value) for value in fit.interval(parameters, tokens, level, noise=noise))
+    found = Prediction(parameters, tokens, center, low, high, level, ratio, False)
+    if hold_out is not None:
+        error = hold_out.root_mean_square
+        if center * (1 + error) > high or center * (1 - error) < low:
+            found = replace(
+                found, low=min(low, center * (1 - error)), high=max(high, center * (1 + error)), widened=True
+            )
+    return found
+
+
+def seed_noise(groups: Sequence[Sequence[float]]) -> float | None:
+    """Standard deviation of log loss over seeds, pooled over cells; None where no cell has two."""
+    squares, free = 0.0, 0
+    for losses in groups:
+        if len(losses) > 1:
+            logs = np.log(np.asarray(losses))
+            squares += float(((logs - logs.mean()) ** 2).sum())
+            free += len(logs) - 1
+    return float(np.sqrt(squares / free)) if free else None

@@ -1,0 +1,1 @@
+"""From data, machine, hours and evidence to the model that should be trained."""

@@ -1,0 +1,153 @@
+"""The corpus of a sweep: tokenized once, its documents shuffled once, the last of them held out.
+
+Held-out documents must be of the same kind as the others, or a law describes the difference of the two;
+sorted files are not, so the order is that of a hash.  The synthetic source has an entropy that is known
+exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octavo.data.shards import TokenCorpus, tokenize_corpus
+from octavo.data.sources import list_files, read_documents, standard_library_files
+from octavo.data.vocabulary import train_tokenizer
+from octavo.errors import FormatError
+from octavo.scaling.sweeping.ladder import Ladder
+
+_VOCABULARY_CHARACTERS = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusFacts:
+    """entropy: of the source in nats a token, where it is known."""
+
+    fingerprint: str
+    tokens: int
+    bytes: int
+    entropy: float | None = None
+
+
+def prepare_corpus(ladder: Ladder, folder: Path) -> CorpusFacts:
+    """Make `folder` (tokens.bin, documents.bin, corpus.json) once; the facts of it."""
+    facts = folder / "corpus.json"
+    if not facts.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        entropy = None
+        if ladder.synthetic:
+            corpus, entropy = synthetic_corpus(**{k: float(v) for k, v in ladder.synthetic.items()})
+        else:
+            corpus = _shuffled(_tokenized(ladder, folder))
+        corpus.tokens.astype(np.uint16).tofile(folder / "tokens.bin")
+        corpus.starts.tofile(folder / "documents.bin")
+        content = {
+            "fingerprint": corpus.fingerprint,
+            "tokens": len(corpus),
+            "bytes": corpus.bytes,
+            "entropy": entropy,
+        }
+        temporary = folder / ".corpus.json"
+        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        os.replace(temporary, facts)
+    return CorpusFacts(**json.loads(facts.read_text(encoding="utf-8")))
+
+
+def open_corpus(folder: Path) -> TokenCorpus:
+    """What `prepare_corpus` wrote, mapped."""
+    facts = CorpusFacts(**json.loads((folder / "corpus.json").read_text(encoding="utf-8")))
+    tokens = np.memmap(folder / "tokens.bin", np.uint16, mode="r")
+    if len(tokens) != facts.tokens:
+        raise FormatError(f"{folder}: {len(tokens)} tokens where {facts.tokens} should be; remove the folder")
+    return TokenCorpus(
+        tokens, np.fromfile(folder / "documents.bin", np.int64), facts.bytes, facts.fingerprint
+    )
+
+
+def data_paths(data: tuple[str, ...], base: Path) -> list[Path]:
+    """Files and folders; "package:NAME" is an installed package's source, "stdlib:" Python's library."""
+    paths: list[Path] = []
+    for name in data:
+        kind, _, package = name.partition(":")
+        if name == "stdlib:":
+            paths += standard_library_files()
+            continue
+        if kind != "package":
+            path = Path(name).expanduser()
+            paths.append(path if path.is_absolute() else base / path)
+            continue
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise FormatError(f"data: {name}: no package {package!r} is installed")
+        paths += sorted(Path(spec.submodule_search_locations[0]).rglob("*.py"))
+    return paths or standard_library_files()
+
+
+def _tokenized(ladder: Ladder, folder: Path) -> TokenCorpus:
+    paths = list_files(data_paths(ladder.data, Path(ladder.folder)))
+    # Pairs are counted on a part of the files that is spread over all of them.
+    size = sum(path.stat().st_size for path in paths)
+    step = max(1, round(size / _VOCABULARY_CHARACTERS))
+    chosen = sorted(paths, key=lambda path: _digest(path.name.encode()))[::step]
+    tokenizer = train_tokenizer(read_documents(chosen), kind="bpe", vocabulary_size=ladder.vocabulary)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return tokenize_corpus(paths, tokenizer)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def _shuffled(corpus: TokenCorpus) -> TokenCorpus:
+    """Documents in the order of the hash of what they are: the same on every machine."""
+    parts = [
+        np.asarray(corpus.tokens[begin:end])
+        for begin, end in zip(corpus.starts, corpus.starts[1:], strict=False)
+    ]
+    parts.sort(key=lambda part: _digest(part.tobytes()))
+    starts = np.concatenate(([0], np.cumsum([len(part) for part in parts]))).astype(np.int64)
+    return TokenCorpus(np.concatenate(parts), starts, corpus.bytes, f"{corpus.fingerprint}-shuffled")
+
+
+def synthetic_corpus(
+    vocabulary: float = 64, tokens: float = 1e6, seed: float = 0, exponent: float = 1.2
+) -> tuple[TokenCorpus, float]:
+    """A chain of first order whose rows are Zipf's law in an order of their own; with its entropy rate.
+
+    The rate is sum_i pi_i H(P_i), pi the stationary distribution (Shannon 1948, section 7).
+    """
+    v, n = int(vocabulary), int(tokens)
+    transition = transition_matrix(v, int(seed), exponent)
+    cumulative = np.cumsum(transition, axis=1)
+    draws = np.random.default_rng([int(seed), 1]).random(n)
+    ids = np.zeros(n, np.uint16)
+    state = 0
+    for place in range(n):
+        state = min(int(np.searchsorted(cumulative[state], draws[place])), v - 1)
+        ids[place] = state
+    name = f"synthetic-{v}-{n}-{int(seed)}-{exponent}"
+    return TokenCorpus(ids, np.array([0, n], np.int64), n, name), entropy_rate(transition)
+
+
+def transition_matrix(vocabulary: int, seed: int, exponent: float) -> NDArray[np.float64]:
+    """[V, V]: row i is the distribution of what follows i."""
+    generator = np.random.default_rng([seed, 0])
+    weights = np.arange(1, vocabulary + 1, dtype=float) ** -exponent
+    rows = [generator.permutation(weights) for _ in range(vocabulary)]
+    return np.asarray(np.array(rows) / weights.sum(), np.float64)
+
+
+def entropy_rate(transition: NDArray[np.float64]) -> float:
+    """Nats a symbol."""
+    stationary = np.full(len(transition), 1.0 / len(transition))
+    for _ in range(1000):
+        stationary = stationary @ transition
+    logs = np.log(np.where(transition > 0, transition, 1.0))
+    return float(-(stationary @ (transition * logs).sum(axis=1)))

@@ -1,0 +1,146 @@
+"""A plan, followed: a source whose entropy is known, a ladder on it, and the run that the plan asks for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("scipy")
+
+from click.testing import CliRunner  # noqa: E402
+
+from octavo.cli.main import main  # noqa: E402
+from octavo.scaling.planning.plan import Plan, plan, train_command  # noqa: E402
+from octavo.scaling.planning.throughput import Throughput  # noqa: E402
+from octavo.scaling.records import read_runs, runs_of_store  # noqa: E402
+from octavo.scaling.sweeping import runner  # noqa: E402
+from octavo.scaling.sweeping.held_out import fit_ladder, judge, register  # noqa: E402
+from octavo.scaling.sweeping.ladder import Ladder, PlannedRun  # noqa: E402
+from octavo.scaling.sweeping.store import Store  # noqa: E402
+
+LADDER = Ladder(
+    "synthetic",
+    budgets=(4e8, 1.2e9, 3.6e9),
+    synthetic={"vocabulary": 32, "tokens": 400_000, "seed": 0, "exponent": 1.2},
+    shapes=((4, 1), (8, 1), (12, 1), (16, 1), (24, 1), (32, 1)),
+    ratios=(1.0, 1e4),
+    context=32,
+    validation_tokens=20_000,
+    optimizer="muon",
+    learning_rate=0.014,
+)
+SPEED = Throughput((1e3, 1e6), (1e9, 2e9))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sweep") / "sweep.db"
+    with Store(path, owner=True) as store:
+        runner.begin(LADDER, store)
+        assert runner.run_all(store, workers=2)["pending"] == 0
+    return path
+
+
+def make_plan(path: Path, hours: float, **options: object) -> tuple[Plan, float]:
+    with Store(path) as store:
+        _, corpus = store.sweep()
+        found = fit_ladder(runs_of_store(store))
+    answer = plan(
+        LADDER,
+        found,
+        SPEED,
+        corpus=corpus["fingerprint"],
+        unique_tokens=380_000,
+        bytes_per_token=1.0,
+        hours=hours,
+        **options,
+    )
+    return answer, corpus["entropy"]
+
+
+def test_a_plan_followed_gives_what_it_said(swept: Path) -> None:
+    answer, entropy = make_plan(swept, 7.2e9 / 1e9 / 3600)
+    assert 4e9 < answer.run.budget < 2e10
+    with Store(swept, owner=True) as store:
+        store.add("synthetic", [PlannedRun(answer.run.config, answer.run.budget, "plan")])
+        runner.run_all(store, workers=1)
+        (row,) = store.runs(roles=("plan",))
+    assert answer.prediction.low <= row["loss"] <= answer.prediction.high
+    assert entropy < row["loss"] < entropy + 0.5
+
+
+def test_predictions_are_registered_run_and_judged(swept: Path) -> None:
+    with Store(swept, owner=True) as store:
+        name, runs = register(store, 1.2e10)
+        assert len(runs) == 3 and judge(store) == []
+        runner.run_all(store, workers=2)
+        verdicts = judge(store)
+    assert len(verdicts) == 3 and {each["prediction"] for each in verdicts} == {name}
+    assert all(each["registered_at"] < each["finished_at"] for each in verdicts)
+    (best,) = [each for each in verdicts if each["best"]]
+    assert best["inside"] and abs(best["error"]) < 0.05
+
+
+def test_what_a_plan_says(swept: Path) -> None:
+    answer, _ = make_plan(swept, 0.01, serve_tokens=1e8, bits=(3, 4, 16), most_memory=1e9)
+    assert answer.flat[0] <= answer.count.active <= answer.flat[1]
+    assert answer.one_hour_more < answer.prediction.loss < answer.twice_wrong
+    assert answer.ten_percent_data <= answer.prediction.loss
+    assert [each.bits for each in answer.bits] == [3, 4, 16]
+    assert answer.bits[0].loss > answer.bits[1].loss > answer.bits[2].loss
+    assert any("below 4 bits" in warning for warning in answer.warnings)
+    assert answer.serving is not None and answer.serving[0] < answer.count.active
+    assert answer.next_run is not None
+    line = train_command(answer, ("texts",), "out", "tokenizer.json")
+    words = line.split()
+    assert words[words.index("--width") + 1] == str(answer.run.config.hidden)
+    from octavo.cli.train import command
+
+    command.make_context("train", words[2:], resilient_parsing=False)
+
+
+def test_many_epochs_are_refused(swept: Path) -> None:
+    answer, _ = make_plan(swept, 20.0)
+    assert any("epochs" in refusal for refusal in answer.refusals)
+    assert any("largest budget" in warning for warning in answer.warnings)
+
+
+def test_the_verbs(swept: Path, tmp_path: Path) -> None:
+    run = CliRunner(catch_exceptions=False).invoke
+    status = run(main, ["sweep", "status", "--store", str(swept), "--json"])
+    assert len(json.loads(status.stdout)["runs"]) >= 15
+    words = ["scaling", "fit", str(swept), "--bootstrap", "50", "--compute", "1e11", "--json"]
+    report, figures = tmp_path / "report.html", tmp_path / "figures"
+    fit = run(main, [*words, "--report", str(report), "--figures", str(figures)])
+    found = json.loads(fit.stdout)
+    assert set(found["conventions"]) == {"active", "total", "nonembedding"}
+    assert found["prediction"]["low"] < found["prediction"]["loss"]
+    page = report.read_text()
+    assert page.count("<svg") >= 7 and "<script" not in page
+    assert {"isoflop.png", "isoflop.svg", "contours.png"} <= {path.name for path in figures.iterdir()}
+    assert len(read_runs(swept)) >= 15
+    missing = run(main, ["sweep", "status", "--store", str(tmp_path / "none.db")])
+    assert missing.exit_code == 1 and "no such store" in missing.output
+
+
+def test_tables_are_read_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("N,C,loss\n1e6,6e14,3.0\n2e6,6e14,2.9\n")
+    assert read_runs(path).tokens.tolist() == [1e8, 5e7]
+    run = CliRunner(catch_exceptions=False).invoke
+    for text, word in (("N,loss\n1,2\n", "tokens"), ("N,D,loss\n1,x,2\n", "column D"), ("", "no runs")):
+        path.write_text(text)
+        said = run(main, ["scaling", "fit", str(path)])
+        assert said.exit_code == 1 and word in said.output
+
+
+def test_without_evidence_there_is_a_ladder_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner(catch_exceptions=False).invoke(main, ["plan", "--hours", "3"])
+    assert "octavo sweep run pilot.toml" in said.output and "no loss can be promised" in said.output
+    from octavo.scaling.sweeping.ladder import read_ladder
+
+    assert len(read_ladder(tmp_path / "pilot.toml").budgets) == 3
