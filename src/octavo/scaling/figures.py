@@ -86,7 +86,8 @@ def isoflop(table: RunTable, fit: ParametricFit) -> Figure:
             if not least.at_edge:
                 axes.plot(least.parameters, least.loss, "x", color="crimson", markersize=9, markeredgewidth=2)
     axes.set_xscale("log")
-    axes.legend(fontsize=8, frameon=False, ncols=2)
+    if values:
+        axes.legend(fontsize=8, frameon=False, ncols=2)
     _label(axes, "parameters", "held-out loss, nats a token")
     return figure
 

@@ -36,13 +36,18 @@ def profile(fit: ParametricFit, name: str, points: int = 41, level: float = 0.9)
     The range reaches far: E from near 0 to the least loss, exponents from a fifth to three times the best.
     """
     index = _NAMES.index(name)
+    # Dense around the best value, which is a point itself: the profile is narrow where runs are many.
+    center = float(getattr(fit.law, name))
+    near = center * (1 + np.concatenate((-np.geomspace(0.3, 1e-3, 10), [0.0], np.geomspace(1e-3, 0.3, 10))))
     if name == "E":
-        values = np.linspace(0.02, 0.995, points) * fit.problem.loss.min()
-        held = np.log(values)
-        center = fit.E
+        far = np.linspace(0.02, 0.995, points) * fit.problem.loss.min()
     else:
-        center = getattr(fit.law, name)
-        values = held = np.geomspace(center / 5, center * 3, points)
+        far = np.geomspace(center / 5, center * 3, points)
+    values = np.unique(np.concatenate((near, far)))
+    if name == "E":
+        values = values[values < max(0.996 * fit.problem.loss.min(), 1.0001 * center)]
+    held = np.log(values) if name == "E" else values
+    points = len(values)
     sums = np.empty(points)
     middle = int(np.abs(values - center).argmin())
     for order in (range(middle, points), range(middle - 1, -1, -1)):
