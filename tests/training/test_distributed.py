@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tiny_runs import write_corpus  # noqa: E402
+from tiny_runs import write_corpus, write_pairs  # noqa: E402
 
 PROGRAM = Path(__file__).with_name("tiny_runs.py")
 OPTIONS = ["optimizer='adamw'", "steps=50", "save_steps=20", "validate_steps=1000", "rows=4"]
@@ -36,6 +36,22 @@ def losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+OTHERS = {
+    "bert": ["model='bert'", "steps=8", "dropout=0.0", "batch_tokens=128"],
+    "seq2seq": ["model='seq2seq'", "steps=8", "dropout=0.0"],
+}
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_other_models_in_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    monkeypatch.setenv("OCTAVO_DATA_CACHE", str(tmp_path / "cache"))
+    corpus = write_pairs(tmp_path) if model == "seq2seq" else write_corpus(tmp_path)
+    for world in (1, 2):
+        processes = start(tmp_path / str(world), corpus, world, *OTHERS[model])
+        assert [process.wait() for process in processes] == [0] * world
+    assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), abs=1e-5)
+
+
 def test_two_processes_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCTAVO_DATA_CACHE", str(tmp_path / "cache"))
     corpus = write_corpus(tmp_path)
@@ -50,3 +66,16 @@ def test_two_processes_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     last.rename(tmp_path / "moved")
     assert [process.wait() for process in start(tmp_path / "2", corpus, 1)] == [0]
     assert losses(tmp_path / "2") == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_step_that_does_not_divide_is_refused() -> None:
+    from octavo.errors import UnsupportedError
+    from octavo.training.distributed import World, check_shares
+
+    def batches(rows: int):
+        return lambda step, rank, world: range(rank * rows // world, (rank + 1) * rows // world)
+
+    check_shares(batches(4), World(0, 2))
+    for rows in (3, 1):
+        with pytest.raises(UnsupportedError, match="batch_tokens: a step does not divide among 2"):
+            check_shares(batches(rows), World(1, 2))

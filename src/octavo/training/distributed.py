@@ -9,7 +9,7 @@ of the whole step, so the run is that of one process.  (Zhao et al. 2023, PyTorc
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,19 @@ def check(config: TrainingConfig, world: World) -> None:
         raise UnsupportedError("dropout: not with several processes")
     if config.precision == "bfloat16":
         raise UnsupportedError("precision: bfloat16: with several processes only float32")
+
+
+def check_shares(batches: Callable[[int, int, int], Sequence[object]], world: World) -> None:
+    """Raises UnsupportedError if a step gives the processes different numbers of micro-batches.
+
+    Weights are gathered for each of them by all processes: one that has fewer would leave the others waiting.
+    """
+    shares = {len(batches(0, rank, world.size)) for rank in range(world.size)}
+    if len(shares) > 1 or 0 in shares:
+        raise UnsupportedError(
+            f"batch_tokens: a step does not divide among {world.size} processes into equally many "
+            "micro-batches: change batch_tokens or rows"
+        )
 
 
 def shard(model: nn.Module, world: World, forward_methods: Sequence[str]) -> None:

@@ -65,6 +65,7 @@ class LiveView:
         if progress.validation is not None:
             found = progress.validation
             self._validation = f"validation {found.loss:.3f}, {found.bits_per_byte:.3f} bits a byte"
+            self._validation += "".join(f", {name} {value:.3f}" for name, value in found.scores.items())
         if progress.sample:
             self._sample = progress.sample
         if self._live is not None:

@@ -136,6 +136,7 @@ class Trainer:
     def _build(self) -> None:
         config = self.config
         if self.world.size > 1:
+            distributed.check_shares(self.task.batches, self.world)
             distributed.shard(self.task.model, self.world, self.task.forward_methods)
         self.compute = ComputeCopy(self.task.model, DTYPES[self.state.precision])
         self.optimizer = build_optimizer(

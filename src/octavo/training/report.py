@@ -22,6 +22,7 @@ pre { background: #f4f4f4; padding: 1rem; white-space: pre-wrap } h2 { margin-to
 # (title, unit of the vertical axis, names of the metrics)
 _CURVES = (
     ("Loss", "nats a token", ("loss", "validation_loss")),
+    ("Scores on what was kept back", "", ("accuracy", "f1", "matthews")),
     ("Learning rate", "", ("learning_rate",)),
     ("Norm of the gradients, before clipping", "", ("gradient_norm",)),
     ("Speed", "tokens a second", ("tokens_per_second",)),
@@ -42,7 +43,8 @@ def write_report(folder: Path) -> Path:
     samples = [line for line in metrics if line.get("sample")]
     parts = [f"<h1>{html.escape(folder.resolve().name)}</h1>", _table(_summary(last, validated))]
     for title, unit, names in _CURVES:
-        parts += [f"<h2>{title}</h2>", _curve(metrics, names, unit)]
+        if any(name in line for line in metrics for name in names):
+            parts += [f"<h2>{title}</h2>", _curve(metrics, names, unit)]
     if samples:
         parts += ["<h2>What it writes</h2>"]
         for line in dict((line["step"], line) for line in (samples[0], samples[-1])).values():
@@ -97,7 +99,10 @@ def _curve(metrics: Sequence[dict[str, Any]], names: Sequence[str], unit: str) -
         points = [(line["step"], line[name]) for line in metrics if name in line]
         if points:
             steps, values = zip(*points, strict=True)
-            axes.plot(steps, values, label=name.replace("_", " "), linewidth=1.2)
+            few = (
+                "." if len(points) < 30 else None
+            )  # a point here and there would not be seen in a long curve
+            axes.plot(steps, values, label=name.replace("_", " "), linewidth=1.2, marker=few)
     axes.set_xlabel("step")
     axes.set_ylabel(unit)
     axes.grid(alpha=0.3)
