@@ -22,11 +22,12 @@ from benchmarks.peers import MissingPeerError, import_peer
 from benchmarks.report import Report, main
 from benchmarks.workload import GENERATORS, MissingModelError, Options, model_paths
 from octavo.decoding.sampling import SamplingOptions
+from octavo.decoding.speculation.suffix import SuffixSource
 
 TARGET, DRAFT, SMALL = "qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b", "smollm2-135m"
 GREEDY = SamplingOptions(temperature=0)
 SAMPLED = SamplingOptions(temperature=0.8, seed=7)
-SHARED = Path(os.environ.get("OCTAVO_SHARED", Path(__file__).resolve().parents[1].parent / "shared")) / "data"
+SHARED = Path(os.environ.get("OCTAVO_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
 Prompts = list[list[int]]
 
 
@@ -133,6 +134,9 @@ class Octavo:
             path, threads=threads, max_sequences=4, context=2048, draft=draft or "suffix"
         )
         self.speculation = self.model.engine.speculation
+        if self.speculation is not None:
+            # The contestants answer the same prompts: nobody may look at another's answer.
+            self.speculation.sources = [SuffixSource(self.speculation.estimates, earlier=False)]
         self.small = self.speculation.model if self.speculation else None
         self.accepted: dict[str, list[int]] = {}
 

@@ -168,7 +168,11 @@ def test_noise_that_the_draft_has_seen_is_found(monkeypatch: pytest.MonkeyPatch)
         return real(drawing, laws, rule)
 
     monkeypatch.setattr("octavo.decoding.engine.judge", judge)
-    assert rejected(speculation("model", "token"))  # type: ignore[arg-type]
+    speculating = speculation("model", "token")
+    assert speculating is not None
+    unlike = TableRunner(3, spread=2.0)  # the less they agree, the more is drawn with noise that was seen
+    speculating.model = ModelSource(unlike, speculating.estimates, VOCABULARY, own_noise=True)
+    assert rejected(speculating)
 
 
 def acceptance(small: TableRunner) -> float:
