@@ -13,7 +13,7 @@ from octavo.grammar.errors import (
 )
 from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formats import FORMATS
-from octavo.grammar.json_schema.formulas import ANNOTATIONS, ENFORCED, TYPES
+from octavo.grammar.json_schema.formulas import ANNOTATIONS, ENFORCED
 from octavo.grammar.json_schema.goals import Goals
 from octavo.grammar.layout import LAYOUTS
 from octavo.grammar.network import Position
@@ -55,11 +55,27 @@ def _survey(goals: Goals, report: Report, strict: bool) -> None:
         schema = document.at(place)
         if isinstance(schema, dict):
             _check_keywords(goals, place, schema, report, strict)
-        for kind in TYPES:
+        for kind in _kinds(schema):
             for other in places_in(goals.formulas.of(place, kind)):
                 if other not in seen:
                     seen.add(other)
                     work.append(other)
+
+
+_OF_NUMBERS = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"))
+_OF_STRINGS = frozenset(("minLength", "maxLength", "pattern", "format"))
+
+
+def _kinds(schema: Any) -> list[str]:
+    """The types whose formulas together name every subschema and show every mistake.
+
+    What is not about numbers or strings is in the formulas of arrays and objects too.
+    """
+    kinds = ["array", "object"]
+    if isinstance(schema, dict):
+        kinds += ["number"] if not _OF_NUMBERS.isdisjoint(schema) else []
+        kinds += ["string"] if not _OF_STRINGS.isdisjoint(schema) else []
+    return kinds
 
 
 def _check_keywords(goals: Goals, place: str, schema: dict[str, Any], report: Report, strict: bool) -> None:  # noqa: C901 - one branch for each kind

@@ -33,6 +33,7 @@ class SchemaDocument:
         self._draft: dict[str, int] = {}
         self._named: dict[str, str] = {}  # absolute URI, perhaps with an anchor -> place
         self._dynamic: dict[str, list[str]] = {}
+        self._resolved: dict[tuple[str, str], str] = {}  # base and reference -> place
         self._synthetic = 0
         self.draft = draft_of(schema, 2020)
         self.root = "#"
@@ -120,6 +121,12 @@ class SchemaDocument:
 
     def resolve(self, place: str, reference: str) -> str:
         """The place that `reference`, written in the schema at `place`, means."""
+        key = (self._base[place], reference)
+        if key not in self._resolved:
+            self._resolved[key] = self._resolve(place, reference)
+        return self._resolved[key]
+
+    def _resolve(self, place: str, reference: str) -> str:
         absolute = join(self._base[place], reference)
         uri, fragment = urldefrag(absolute)
         if not fragment and uri in self._named:
