@@ -37,8 +37,8 @@ def losses(out: Path) -> list[float]:
 
 
 OTHERS = {
-    "bert": ["model='bert'", "steps=8", "dropout=0.0", "batch_tokens=128"],
-    "seq2seq": ["model='seq2seq'", "steps=8", "dropout=0.0"],
+    "bert": ["model='bert'", "steps=4", "dropout=0.0", "batch_tokens=128"],
+    "seq2seq": ["model='seq2seq'", "steps=4", "dropout=0.0"],
 }
 
 
