@@ -37,7 +37,7 @@ KINDS = ("octavo, BERT", "octavo, fresh weights", "octavo, left to right")
 
 def run(options: Options) -> Report:
     report = Report(
-        "classification", "Pretraining in both directions helps, on 1.9 MB of text", "dev accuracy, %"
+        "classification", "SST-2 by three beginnings, pretrained on 1.8 MB of text", "dev accuracy, %"
     )
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:

@@ -10,8 +10,8 @@ from octavo.training.tasks.translation_config import TranslationConfig
 def multi30k(data: Path, out: str) -> TranslationConfig:
     """data: the folder with multi30k-{train,val}.{en,de}.
 
-    Small and strongly regularized, since the corpus is small; post-norm as in the paper, with Muon, which
-    needs a quarter of the steps that Adam with the paper's schedule does here.
+    Small and strongly regularized, since the corpus is small; post-norm as in the paper, but with Muon and a
+    rate that stays before it falls: from the checkpoint before the fall a longer run can go on.
     """
 
     def file(part: str, language: str) -> tuple[str]:
