@@ -23,9 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from octavo.scaling.sweeping.corpus import CorpusFacts, prepare_corpus
-from octavo.scaling.sweeping.ladder import Ladder, PlannedRun, ladder_of, plan_runs
+from octavo.scaling.sweeping.ladder import (
+    RESULT,
+    Ladder,
+    PlannedRun,
+    ladder_of,
+    plan_runs,
+    write_config,
+)
 from octavo.scaling.sweeping.store import DONE, FAILED, PENDING, Store
-from octavo.scaling.sweeping.worker import RESULT, write_config
 
 LEASE_SECONDS = 300.0
 _TURN_SECONDS = 0.1
