@@ -127,19 +127,7 @@ def plan(
         hold_out=found.hold_out,
     )
     epochs = best.run.config.tokens / unique_tokens
-    refusals = _refusals(found, table, best, epochs)
-    serving = None
-    if serve_tokens:
-        serving = serving_optimum(found.fit.law, best.loss, serve_tokens)
-    warnings = [each for each in [extrapolation_warning(best.run.budget, largest)] if each]
-    if epochs > 4:
-        warnings.append(
-            f"{epochs:.1f} epochs: what repeated text is worth is uncertain (R_D* 15 to 95); bring more"
-        )
-    if any(k < 4 for k in bits):
-        warnings.append(
-            "below 4 bits more parameters do not make up for the bits (Dettmers and Zettlemoyer 2023)"
-        )
+    serving = serving_optimum(found.fit.law, best.loss, serve_tokens) if serve_tokens else None
     return Plan(
         best.run,
         best.count,
@@ -156,8 +144,8 @@ def plan(
         tuple(_bits(k, table, found, most_memory) for k in bits),
         next_run(ladder, found, best, corpus),
         tuple((each.count.active, each.loss) for each in sorted(table, key=lambda each: each.count.active)),
-        tuple(warnings),
-        tuple(refusals),
+        tuple(_warnings(best, largest, epochs, bits)),
+        tuple(_refusals(found, table, best, epochs)),
     )
 
 
@@ -251,6 +239,19 @@ def _bits(k: int, table: Sequence[Candidate], found: LadderFit, most_memory: flo
     fitting = [each for each in table if each.count.total * k / 8 <= most_memory] or list(table)
     best = min(fitting, key=loss)
     return BitsChoice(k, best.count.active, loss(best), best.run.config.tokens / best.count.active)
+
+
+def _warnings(best: Candidate, largest: float, epochs: float, bits: Sequence[int]) -> list[str]:
+    warnings = [each for each in [extrapolation_warning(best.run.budget, largest)] if each]
+    if epochs > 4:
+        warnings.append(
+            f"{epochs:.1f} epochs: what repeated text is worth is uncertain (R_D* 15 to 95); bring more"
+        )
+    if any(k < 4 for k in bits):
+        warnings.append(
+            "below 4 bits more parameters do not make up for the bits (Dettmers and Zettlemoyer 2023)"
+        )
+    return warnings
 
 
 def _refusals(found: LadderFit, table: Sequence[Candidate], best: Candidate, epochs: float) -> list[str]:
