@@ -254,6 +254,15 @@ def _warnings(best: Candidate, largest: float, epochs: float, bits: Sequence[int
     return warnings
 
 
+def is_bent(found: LadderFit) -> bool:
+    """Every run of the largest budget is missed to one side, by far more than noise: no power law there yet."""
+    if found.hold_out is None:
+        return False
+    errors = found.hold_out.errors
+    one_side = len(errors) > 3 and (min(errors) > 0 or max(errors) < 0)
+    return one_side and found.hold_out.root_mean_square > 2 * found.fit.noise
+
+
 def _refusals(found: LadderFit, table: Sequence[Candidate], best: Candidate, epochs: float) -> list[str]:
     refusals = []
     runs = len(found.table)
@@ -266,6 +275,10 @@ def _refusals(found: LadderFit, table: Sequence[Candidate], best: Candidate, epo
         refusals.append(
             f"the law misses its own largest budget by {100 * found.hold_out.root_mean_square:.1f} %: "
             f"add budgets"
+        )
+    elif is_bent(found):
+        refusals.append(
+            "the largest budget is missed to one side: these budgets are too small for a law, add larger"
         )
     sizes = sorted(each.count.active for each in table)
     if best.count.active in (sizes[0], sizes[-1]) and len(sizes) > 1:
