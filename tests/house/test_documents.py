@@ -68,6 +68,8 @@ def check_options(words: list[str]) -> None:
     """The verb exists and knows the options that a line gives it."""
     assert words[1] in VERBS, words
     command = import_module(f"octavo.cli.{VERBS[words[1]][0]}").command
+    if isinstance(command, click.Group) and len(words) > 2:  # octavo sweep run ...
+        command = command.commands.get(words[2], command)
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     used = {word.split("=")[0] for word in words[2:] if re.match(r"--?[a-z]", word)}
     assert used <= known, words

@@ -224,7 +224,8 @@ def test_thirty_runs_killed_at_random(tmp_path: Path) -> None:
         broken = max(rows, key=lambda row: row["attempt"])
         config = store.run_config(broken)
     again = tmp_path / "again"
-    from octavo.scaling.sweeping.worker import run, write_config
+    from octavo.scaling.sweeping.ladder import write_config
+    from octavo.scaling.sweeping.worker import run
 
     write_config(again, config)
     with open(os.devnull, "w") as nowhere:
@@ -267,7 +268,8 @@ def test_corpus_is_shuffled_and_framed(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_run_refuses_another_corpus(tmp_path: Path) -> None:
-    from octavo.scaling.sweeping.worker import run, write_config
+    from octavo.scaling.sweeping.ladder import write_config
+    from octavo.scaling.sweeping.worker import run
 
     prepare_corpus(tiny_ladder(), tmp_path / "corpus")
     planned_run = plan_runs(tiny_ladder(), "another")[0]

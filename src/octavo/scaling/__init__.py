@@ -1,11 +1,11 @@
-"""Scaling laws: from your data, your machine and your hours to the model that you should train.
+"""Scaling laws: from your data, your machine and your hours to the model to train.
 
 from octavo.scaling import fit_parametric
 
 fit = fit_parametric(parameters, tokens, loss)
 print(fit.law, fit.optimum(1e15), fit.bootstrap(1000).interval("a"))
 
-Fitting and planning need numpy and scipy (pip install 'octavo[scaling]'); only a sweep's workers need PyTorch.
+Fitting and planning need numpy and scipy (pip install 'octavo[scaling]'); only workers need PyTorch.
 """
 
 from __future__ import annotations

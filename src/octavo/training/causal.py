@@ -73,7 +73,7 @@ class LanguageModelling:
     Raises FormatError for a corpus that is empty or too small for one row.
     """
 
-    forward_methods = ("hidden",)
+    forward_methods: tuple[str, ...] = ("hidden",)
 
     def __init__(self, config: TrainingConfig, *, folder: Path | None = None) -> None:
         self.config = config

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 
 from octavo.scaling.fitting.parametric import ParametricFit, Problem, fit_parametric
 from octavo.scaling.laws import Values
@@ -169,7 +169,8 @@ def predict_run(
     low, high = (float(value) for value in fit.interval(parameters, tokens, level, noise=noise))
     found = Prediction(parameters, tokens, center, low, high, level, ratio, False)
     if hold_out is not None:
-        error = hold_out.root_mean_square
+        # It is one error of an extrapolation by one budget: about its standard deviation.
+        error = float(norm.ppf(0.5 + level / 2)) * hold_out.root_mean_square
         if center * (1 + error) > high or center * (1 - error) < low:
             found = replace(
                 found, low=min(low, center * (1 - error)), high=max(high, center * (1 + error)), widened=True

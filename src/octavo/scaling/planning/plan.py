@@ -127,19 +127,7 @@ def plan(
         hold_out=found.hold_out,
     )
     epochs = best.run.config.tokens / unique_tokens
-    refusals = _refusals(found, table, best, epochs)
-    serving = None
-    if serve_tokens:
-        serving = serving_optimum(found.fit.law, best.loss, serve_tokens)
-    warnings = [each for each in [extrapolation_warning(best.run.budget, largest)] if each]
-    if epochs > 4:
-        warnings.append(
-            f"{epochs:.1f} epochs: what repeated text is worth is uncertain (R_D* 15 to 95); bring more"
-        )
-    if any(k < 4 for k in bits):
-        warnings.append(
-            "below 4 bits more parameters do not make up for the bits (Dettmers and Zettlemoyer 2023)"
-        )
+    serving = serving_optimum(found.fit.law, best.loss, serve_tokens) if serve_tokens else None
     return Plan(
         best.run,
         best.count,
@@ -156,8 +144,8 @@ def plan(
         tuple(_bits(k, table, found, most_memory) for k in bits),
         next_run(ladder, found, best, corpus),
         tuple((each.count.active, each.loss) for each in sorted(table, key=lambda each: each.count.active)),
-        tuple(warnings),
-        tuple(refusals),
+        tuple(_warnings(best, largest, epochs, bits)),
+        tuple(_refusals(found, table, best, epochs)),
     )
 
 
@@ -253,6 +241,28 @@ def _bits(k: int, table: Sequence[Candidate], found: LadderFit, most_memory: flo
     return BitsChoice(k, best.count.active, loss(best), best.run.config.tokens / best.count.active)
 
 
+def _warnings(best: Candidate, largest: float, epochs: float, bits: Sequence[int]) -> list[str]:
+    warnings = [each for each in [extrapolation_warning(best.run.budget, largest)] if each]
+    if epochs > 4:
+        warnings.append(
+            f"{epochs:.1f} epochs: what repeated text is worth is uncertain (R_D* 15 to 95); bring more"
+        )
+    if any(k < 4 for k in bits):
+        warnings.append(
+            "below 4 bits more parameters do not make up for the bits (Dettmers and Zettlemoyer 2023)"
+        )
+    return warnings
+
+
+def is_bent(found: LadderFit) -> bool:
+    """Every run of the largest budget is missed to one side, by far more than noise: no power law there yet."""
+    if found.hold_out is None:
+        return False
+    errors = found.hold_out.errors
+    one_side = len(errors) > 3 and (min(errors) > 0 or max(errors) < 0)
+    return one_side and found.hold_out.root_mean_square > 2 * found.fit.noise
+
+
 def _refusals(found: LadderFit, table: Sequence[Candidate], best: Candidate, epochs: float) -> list[str]:
     refusals = []
     runs = len(found.table)
@@ -265,6 +275,10 @@ def _refusals(found: LadderFit, table: Sequence[Candidate], best: Candidate, epo
         refusals.append(
             f"the law misses its own largest budget by {100 * found.hold_out.root_mean_square:.1f} %: "
             f"add budgets"
+        )
+    elif is_bent(found):
+        refusals.append(
+            "the largest budget is missed to one side: these budgets are too small for a law, add larger"
         )
     sizes = sorted(each.count.active for each in table)
     if best.count.active in (sizes[0], sizes[-1]) and len(sizes) > 1:

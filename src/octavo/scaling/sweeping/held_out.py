@@ -21,9 +21,12 @@ from octavo.scaling.records import RunTable, runs_of_store
 from octavo.scaling.sweeping.ladder import PlannedRun, ladder_of, planned
 from octavo.scaling.sweeping.store import DONE, Store
 
-# Shapes that a held-out run may have, finer than a ladder's: (hidden size, layers).
+# Shapes that a held-out run may have, finer than a ladder's: (hidden size, layers); heads of an even width.
 _SHAPES = tuple(
-    (16 * w, layers) for w in range(1, 25) for layers in range(1, 9) if 12 * layers <= 16 * w <= 48 * layers
+    (width, layers)
+    for width in (16, 32, 48, 64, 80, 96, 128, 144, 160, 192, 224, 256, 320, 384)
+    for layers in range(1, 9)
+    if 12 * layers <= width <= 48 * layers
 )
 _LEVEL = 0.9
 

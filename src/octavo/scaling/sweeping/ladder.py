@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -36,6 +37,8 @@ SHAPES = (
 # Part of a run over which the learning rate rises, and what is left of it at the end (Hoffmann et al., A1).
 WARMUP, FINAL = 0.05, 0.1
 _LEAST_STEPS = 300
+# What a worker leaves in the folder of a run that is whole.
+RESULT = "result.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,3 +235,11 @@ def batch_tokens(tokens: float, context: int) -> int:
     """0.58 D^0.571 (Step Law, Li et al. 2025), as a power of two of rows, and at least 300 updates."""
     wanted = min(0.58 * tokens**0.571, tokens / _LEAST_STEPS)
     return int(context * 2 ** max(0, round(math.log2(max(wanted, 1.0) / context))))
+
+
+def write_config(folder: Path, config: RunConfig) -> None:
+    """folder/run.json, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / ".run.json"
+    temporary.write_text(json.dumps(asdict(config)), encoding="utf-8")
+    os.replace(temporary, folder / "run.json")

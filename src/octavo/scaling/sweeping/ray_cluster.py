@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from octavo.errors import UnsupportedError
+from octavo.scaling.sweeping.ladder import RESULT
 from octavo.scaling.sweeping.runner import LEASE_SECONDS, corpus_folder, worker_environment
 from octavo.scaling.sweeping.store import DONE, FAILED, PENDING, Store
-from octavo.scaling.sweeping.worker import RESULT
 
 _RETRIES = 3
 

@@ -23,9 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from octavo.scaling.sweeping.corpus import CorpusFacts, prepare_corpus
-from octavo.scaling.sweeping.ladder import Ladder, PlannedRun, ladder_of, plan_runs
+from octavo.scaling.sweeping.ladder import (
+    RESULT,
+    Ladder,
+    PlannedRun,
+    ladder_of,
+    plan_runs,
+    write_config,
+)
 from octavo.scaling.sweeping.store import DONE, FAILED, PENDING, Store
-from octavo.scaling.sweeping.worker import RESULT, write_config
 
 LEASE_SECONDS = 300.0
 _TURN_SECONDS = 0.1
@@ -107,6 +113,7 @@ class Runner:
                 self._hear(worker)
                 if worker.process.poll() is not None and worker.lines.empty():
                     self.workers.remove(worker)
+                    _close_input(worker)
                     self._ended(worker, f"the worker ended with {worker.process.returncode}")
             while self._may_start():
                 row = self.store.claim(self.name, LEASE_SECONDS)
@@ -132,8 +139,7 @@ class Runner:
     def stop(self) -> None:
         """Workers save and end; their runs are pending again."""
         for worker in self.workers:
-            assert worker.process.stdin is not None
-            worker.process.stdin.close()
+            _close_input(worker)
         for worker in self.workers:
             try:
                 worker.process.wait(_END_SECONDS)
@@ -228,6 +234,15 @@ class Runner:
         return taken
 
 
+def _close_input(worker: Worker) -> None:
+    """Tells the worker to end; what it did not read any more is of no use."""
+    assert worker.process.stdin is not None
+    try:
+        worker.process.stdin.close()
+    except BrokenPipeError:
+        pass
+
+
 def worker_environment() -> dict[str, str]:
     """One thread, and the packages of this process."""
     path = os.pathsep.join(part for part in sys.path if part)
@@ -236,6 +251,7 @@ def worker_environment() -> dict[str, str]:
 
 def _read(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("{") and line.endswith("}\n"):  # a killed worker may leave half a line
-            lines.put(line)
+    with process.stdout:
+        for line in process.stdout:
+            if line.startswith("{") and line.endswith("}\n"):  # a killed worker may leave half a line
+                lines.put(line)

@@ -18,13 +18,12 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from octavo.errors import FormatError, OctavoError
 from octavo.scaling.sweeping.corpus import open_corpus
-from octavo.scaling.sweeping.ladder import RunConfig
+from octavo.scaling.sweeping.ladder import RESULT, RunConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from octavo.training.config import TrainingConfig
     from octavo.training.loop import Progress
 
-RESULT = "result.json"
 # How long a worker waits for the one before to leave the folder, and for its own step to end.
 _LOCK_SECONDS, _END_SECONDS = 120, 30
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -164,14 +162,6 @@ def main() -> None:
                 tell(out, event="failed", error=str(error))
             else:
                 tell(out, event="done", **content)
-
-
-def write_config(folder: Path, config: RunConfig) -> None:
-    """folder/run.json, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".run.json"
-    temporary.write_text(json.dumps(asdict(config)), encoding="utf-8")
-    os.replace(temporary, folder / "run.json")
 
 
 if __name__ == "__main__":
