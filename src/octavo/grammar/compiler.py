@@ -13,9 +13,11 @@ from octavo.grammar.engine.python_engine import PythonEngine
 from octavo.grammar.errors import GrammarEmptyError, GrammarError, GrammarSyntaxError
 from octavo.grammar.expressions import Algebra
 from octavo.grammar.front_ends.gbnf import compile_gbnf
+from octavo.grammar.front_ends.lark import compile_lark
 from octavo.grammar.front_ends.python_types import schema_of
 from octavo.grammar.front_ends.regex import compile_regex
 from octavo.grammar.json_schema.compile import compile_schema
+from octavo.grammar.languages import compile_language
 from octavo.grammar.literals import LiteralTrie
 from octavo.grammar.network import Position
 from octavo.grammar.report import Report
@@ -89,6 +91,19 @@ class Grammar:
     def from_gbnf(cls, text: str, root: str = "root") -> Grammar:
         """llama.cpp's grammar notation."""
         return cls(compile_gbnf(text, root), Report(["GBNF"]), "GBNF")
+
+    @classmethod
+    def from_lark(cls, text: str, start: str = "start") -> Grammar:
+        """Lark's notation, with its lexer: see lexing/lexer.py."""
+        return cls(compile_lark(text, start), Report(["Lark"]), "Lark")
+
+    @classmethod
+    def builtin(cls, language: str, **options: Any) -> Grammar:
+        """A language that comes with the package: "json", "python" or "sql"."""
+        if language == "json":
+            return cls.builtin_json(**options)
+        start, what = compile_language(language, **options)
+        return cls(start, Report([what]), what)
 
     @classmethod
     def from_types(cls, annotation: Any, **options: Any) -> Grammar:

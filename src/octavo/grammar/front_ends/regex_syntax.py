@@ -33,6 +33,7 @@ class RegexParser:
         self.depth = 0
         self.ignore_case = "i" in flags
         self.dot_all = "s" in flags
+        self.lazy: list[Tree] = []  # the repeats that asked for the shortest match
 
     def parse(self) -> Tree:
         while self.pattern.startswith("(?", self.at):
@@ -83,7 +84,9 @@ class RegexParser:
             if tree[0] in ("start", "end", "word"):
                 raise GrammarSyntaxError(self._where("nothing to repeat"))
             tree = ("repeat", tree, *bounds)
-            if not self._take("?") and self._peek() == "+":
+            if self._take("?"):
+                self.lazy.append(tree)
+            elif self._peek() == "+":
                 raise GrammarUnsupportedError(self._where("possessive quantifiers are not supported"))
         return tree
 
@@ -159,12 +162,12 @@ class RegexParser:
     def _flagged_group(self) -> Tree:
         colon = self.pattern.find(":", self.at)
         flags = self.pattern[self.at : max(colon, 0)]
-        if flags not in ("i", "s", "is", "si", "-i", "-s"):
+        on, minus, off = flags.partition("-")
+        if not (on or off) or not set(on + off) <= set("isu") or (minus and not off):
             raise GrammarUnsupportedError(self._where("this kind of group is not supported"))
         saved = self.ignore_case, self.dot_all
-        wanted = not flags.startswith("-")
-        self.ignore_case = wanted if "i" in flags else self.ignore_case
-        self.dot_all = wanted if "s" in flags else self.dot_all
+        self.ignore_case = ("i" in on or self.ignore_case) and "i" not in off
+        self.dot_all = ("s" in on or self.dot_all) and "s" not in off
         self.at = colon + 1
         tree = self._alternatives()
         self.ignore_case, self.dot_all = saved
