@@ -31,21 +31,32 @@ class ModeNames:
     within: Mapping[str, str] | None = None
 
 
-def compile_lark(text: str, start: str = "start", modes: Mapping[str, ModeNames] | None = None) -> Position:
-    """The network of a grammar.  `modes`: for a language with indentation, its modes, the first one's first."""
+def compile_lark(
+    text: str,
+    start: str = "start",
+    modes: Mapping[str, ModeNames] | None = None,
+    reserved: Mapping[str, Sequence[str]] | None = None,
+) -> Position:
+    """The network of a grammar.
+
+    `modes`: for a language with indentation its modes, first the one that it begins in.  `reserved`: texts
+    that a terminal is nowhere, in any case if its pattern is so.
+    """
     source = LarkParser(text).parse()
     if start not in source.rules:
         names = ", ".join(list(source.rules)[:20])
         raise GrammarSyntaxError(f"the grammar has no rule {start!r}; it has {names}")
-    return _Compiler(source, modes or {}).compile(start)
+    return _Compiler(source, modes or {}, reserved or {}).compile(start)
 
 
 class _Compiler:
-    def __init__(self, source: LarkText, modes: Mapping[str, ModeNames]) -> None:
+    def __init__(
+        self, source: LarkText, modes: Mapping[str, ModeNames], reserved: Mapping[str, Sequence[str]]
+    ) -> None:
         self.source = source
         self.mode_names = modes
         self.algebra = Algebra()
-        self.terminals = Terminals(source, self.algebra)
+        self.terminals = Terminals(source, self.algebra, reserved)
         self.items: dict[str, Item] = {}
 
     def compile(self, start: str) -> Position:
@@ -63,7 +74,7 @@ class _Compiler:
             raise GrammarEmptyError(f"no text can ever complete the rule {start!r}")
         rules = remove_left_recursion(productive, lambda item: item[1][0] == "end")
         lexer = Lexer(self.algebra, self.terminals.list, every)
-        lexer.followers = neighbours(rules, start, every)
+        lexer.let_follow(neighbours(rules, start, every))
         return TokenRules(lexer, rules, modes).start(start)
 
     def _ignored(self, tree: Tree) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,8 +35,9 @@ MAX_PATTERN = 100_000
 class Terminals:
     """All terminals that a grammar uses, each numbered once."""
 
-    def __init__(self, source: LarkText, algebra: Algebra) -> None:
+    def __init__(self, source: LarkText, algebra: Algebra, reserved: Mapping[str, Sequence[str]]) -> None:
         self.source = source
+        self.reserved = reserved
         self.algebra = algebra
         self.list: list[Terminal] = []
         self._numbers: dict[Any, int] = {}
@@ -72,33 +74,40 @@ class Terminals:
             if inner == tree:
                 break
             tree = inner
-        if tree[0] == "string" and not tree[2]:
+        pattern = self.pattern(tree)
+        if tree[0] == "string":
             text = tree[1]
             if not text:
                 raise GrammarSyntaxError(f"Lark grammar: the terminal {name} is the empty text")
-            length = len(re.escape(text))
-            return Terminal(name, self.algebra.literal(text), text, priority, len(text), length)
-        pattern = self.pattern(tree)
+            expression = self.algebra.literal(text) if not tree[2] else self._compile(name, pattern).expression
+            empty = self.algebra.empty
+            return Terminal(name, expression, text, priority, len(text), len(pattern), (), True, empty)
         if len(pattern) > MAX_PATTERN:
             raise GrammarUnsupportedError(f"Lark grammar: the pattern of {name} is over {MAX_PATTERN} long")
-        terminal = replace(self._compile(name, pattern), priority=priority)
+        flags = tree[2] if tree[0] == "regex" else ""
+        words = [self._reserved(word, flags) for word in self.reserved.get(name, ())]
+        reserved = self.algebra.either(*words)
+        terminal = replace(self._compile(name, pattern), priority=priority, reserved=reserved)
         if self.algebra.nullable(terminal.expression):
             raise GrammarSyntaxError(f"Lark grammar: the terminal {name} matches the empty text")
         if not self.algebra.live(terminal.expression):
             raise GrammarSyntaxError(f"Lark grammar: the terminal {name} matches nothing")
         return terminal
 
+    def _reserved(self, word: str, flags: str) -> int:
+        return self._compile(word, self.pattern(("string", word, flags))).expression
+
     def _compile(self, name: str, pattern: str) -> Terminal:
         parser = RegexParser(pattern, "python")
         tree = parser.parse()
-        ahead: tuple[tuple[bool, int], ...] = ()
+        pure, ahead = not _asserts(tree), tuple[tuple[bool, int], ...]()
         compiler = RegexCompiler(self.algebra, "python")
         while tree[0] == "seq" and tree[1] and tree[1][-1][0] == "look" and tree[1][-1][1]:
             _, _, wanted, inner = tree[1][-1]
             ahead = (*ahead, (wanted, compiler.compile(inner, False)))
             tree = ("seq", tree[1][:-1])
         expression = _Lazy(compiler, parser.lazy).of(tree) if parser.lazy else compiler.compile(tree, False)
-        return Terminal(name, expression, None, 0, _width(tree), len(pattern), ahead)
+        return Terminal(name, expression, None, 0, _width(tree), len(pattern), ahead, pure, self.algebra.empty)
 
     def pattern(self, tree: Tree) -> str:
         """One regex for a terminal's tree."""

@@ -23,22 +23,24 @@ MAX_IGNORED_TEXT = 64  # characters of one ignored token of white space
 
 @dataclass(frozen=True)
 class Terminal:
-    """`text`: what it is if it is one fixed text.  `ahead`: (wanted?, expression) of lookaheads past its
-    end."""
+    """`text`: what it is if it is one fixed text.  `ahead`: (wanted?, expression) of lookaheads past its end.
+    `pure`: without lookaheads of any kind.  `reserved`: texts that it may not be."""
 
     name: str
     expression: int
-    text: str | None = None
-    priority: int = 0
-    width: float = 0
-    length: int = 0
-    ahead: tuple[tuple[bool, int], ...] = ()
+    text: str | None
+    priority: int
+    width: float
+    length: int
+    ahead: tuple[tuple[bool, int], ...]
+    pure: bool
+    reserved: int
 
 
 class Label(NamedTuple):
     """What the lexer remembers between tokens."""
 
-    previous: int  # the terminal before, or START
+    previous: int  # the terminal before, or START, or another that the same can follow
     shadow: int  # an expression whose match would have been a longer token
     owed: int  # an expression that the rest of the text must match
     run: int  # ignored tokens since `previous`
@@ -55,7 +57,8 @@ class TokenState(NamedTuple):
     longer: int
     shadow: int
     owed: int
-    label: int  # with which it began
+    previous: int  # of an ignored token, what it leaves as it was
+    run: int
 
 
 Move = tuple[int, int, int]  # low, high, number of a TokenState
@@ -72,6 +75,9 @@ class Lexer:
         self.terminals = terminals
         self.ignored = ignored
         self.followers: dict[int, frozenset[int]] = {}
+        self._alike: dict[int, int] = {}  # terminal -> the first with the same followers
+        # What has reserved words is cut everywhere, as in a language whose names end where their letters end.
+        self._everywhere = frozenset(i for i, t in enumerate(terminals) if t.reserved != algebra.empty)
         ordered = sorted(range(len(terminals)), key=self._rank)
         self.place = {terminal: place for place, terminal in enumerate(ordered)}
         self.keywords = {i: self._keywords(i) for i, t in enumerate(terminals) if t.text is None}
@@ -91,7 +97,7 @@ class Lexer:
         return (-terminal.priority, -terminal.width, -terminal.length, terminal.name)
 
     def _keywords(self, index: int) -> frozenset[int]:
-        """The fixed texts that this regex matches in full."""
+        """The fixed texts (in any case, if they are so) that this regex matches in full."""
         regex, algebra = self.terminals[index], self.algebra
         return frozenset(
             i
@@ -99,7 +105,14 @@ class Lexer:
             if other.text is not None
             and other.priority == regex.priority
             and algebra.matches(regex.expression, other.text)
+            and not algebra.live(algebra.both(other.expression, algebra.negate(regex.expression)))
         )
+
+    def let_follow(self, followers: dict[int, frozenset[int]]) -> None:
+        """Which terminals can follow which."""
+        first: dict[frozenset[int], int] = {}
+        self.followers = followers
+        self._alike = {terminal: first.setdefault(after, terminal) for terminal, after in sorted(followers.items())}
 
     # Labels.
 
@@ -128,14 +141,14 @@ class Lexer:
         is_ignored = terminal in ignored
         if is_ignored and before.run >= MAX_IGNORED_RUN:
             return None
-        rivals = self.followers.get(before.previous, frozenset()) | ignored
+        rivals = self.followers.get(before.previous, frozenset()) | ignored | self._everywhere
         above, equal, longer = self._compete(terminal, rivals - forbidden)
         mine = self.terminals[terminal].expression
         if is_ignored and terminal in self._blank:
             longer = self.algebra.either(longer, mine)
             mine = self.algebra.both(mine, self._short)
-        state = TokenState(terminal, mine, above, equal, longer, before.shadow, before.owed, label)
-        return self._number(state)
+        kept = (before.previous, before.run) if is_ignored else (START, -1)
+        return self._number(TokenState(terminal, mine, above, equal, longer, before.shadow, before.owed, *kept))
 
     def _compete(self, terminal: int, rivals: frozenset[int]) -> tuple[int, int, int]:
         key = (terminal, rivals)
@@ -152,9 +165,14 @@ class Lexer:
             for keyword in self.keywords[regex] & (rivals | {terminal}):
                 owner.setdefault(keyword, regex)
         own = owner.get(terminal, terminal)
-        above = [terminals[r].expression for r in rivals if r not in owner and r != own and self.place[r] < self.place[own]]
+        before = [r for r in rivals if r not in owner and r != own and self.place[r] < self.place[own]]
+        above = [terminals[r].expression for r in before if terminals[r].pure]
         equal = [terminals[k].expression for k in self.keywords.get(terminal, ()) if owner.get(k) == terminal]
         longer = [terminals[own].expression] if own != terminal else []
+        # A beginning may match by itself and not before what follows: such rivals win by length only.
+        guarded = [terminals[r].expression for r in before if not terminals[r].pure]
+        equal += [terminals[terminal].reserved, *guarded]
+        longer += guarded
         return algebra.either(*above), algebra.either(*equal), algebra.either(*longer)
 
     def _number(self, state: TokenState) -> int:
@@ -179,10 +197,9 @@ class Lexer:
                 shadow = algebra.either(shadow, expression)
         if not algebra.live_moves(shadow):
             shadow = algebra.empty
-        before = self.labels[state.label]
-        if state.terminal in self.ignored and before.run < MAX_IGNORED_RUN:
-            return self.label(Label(before.previous, shadow, owed, before.run + 1))
-        return self.label(Label(state.terminal, shadow, owed, 0))
+        if state.run >= 0:
+            return self.label(Label(state.previous, shadow, owed, state.run + 1))
+        return self.label(Label(self._alike.get(state.terminal, state.terminal), shadow, owed, 0))
 
     def moves(self, number: int) -> tuple[Move, ...]:
         """(low, high, next state), rising and disjoint."""

@@ -6,13 +6,14 @@ indentation of the block that we are in: a parameter of the position, so that no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from octavo.grammar.expressions import UNBOUNDED
 from octavo.grammar.lexing.lexer import DONE, START, Lexer
-from octavo.grammar.network import BasePosition, Position, Return, Silent
+from octavo.grammar.network import BasePosition, Outline, Position, Return, Silent
 from octavo.grammar.text_positions import (
     WHOLE,
     Partial,
@@ -49,6 +50,7 @@ class TokenRules:
         self.contexts: list[tuple[int, bytes]] = []
         self._context_ids: dict[tuple[int, bytes], int] = {}
         self._calls: dict[tuple[int, int, int], Sequence[tuple[Position, Return | None]]] = {}
+        self.costs = Costs(rules, modes, lexer)
 
     def sequence(self, items: tuple[Item, ...]) -> int:
         found = self._sequence_ids.get(items)
@@ -74,6 +76,19 @@ class TokenRules:
         if found is None:
             found = self._calls[key] = self._find_calls(place)
         return found
+
+    def closing_calls(self, place: Place) -> Sequence[tuple[Position, Return | None]]:
+        """The calls of the shortest way to an end, as far as it can be told without the lexer."""
+        items = self.sequences[place.sequence]
+        mode = self.contexts[place.context][0]
+        if self.lexer.labels[place.lex].owed != self.lexer.algebra.anything:
+            return self.calls(place)
+        if items and items[0][0] == "alt":
+            best = min(items[0][1], key=lambda option: self.costs.of(option, mode))
+            return [(self._at(place, (best, *items[1:])), None)]
+        if items and items[0][0] == "repeat" and items[0][2] == 0:
+            return [(self._at(place, items[1:]), None)]
+        return self.calls(place)
 
     def _find_calls(self, place: Place) -> list[tuple[Position, Return | None]]:
         items = self.sequences[place.sequence]
@@ -159,6 +174,12 @@ class Place(Silent):
     def calls(self) -> Sequence[tuple[Position, Return | None]]:
         return self.rules.calls(self)
 
+    def closing_calls(self) -> Sequence[tuple[Position, Return | None]]:
+        return self.rules.closing_calls(self)
+
+    def outline(self) -> Outline | None:
+        return Outline(ending=self.ending(), calls=self.calls(), closing_calls=self.closing_calls())
+
 
 @dataclass(frozen=True, slots=True)
 class After:
@@ -193,15 +214,34 @@ class TokenText(BasePosition):
             return None
         if after[2] == 0:
             return self._character(after[0])
-        if any(low <= after[1] and high >= after[0] for low, high, _ in self.lexer.moves(self.state)):
-            return TokenText(self.lexer, self.state, after)
-        return None
+        low, high, left = after
+        reached = [move for move in self.lexer.moves(self.state) if move[0] <= high and move[1] >= low]
+        if not reached:
+            return None
+        if reached[0][0] <= low and reached[0][1] >= high and high - low + 1 == 64**left:
+            return Tail(self.lexer, reached[0][2], left)  # whatever follows, it leads to one place
+        return TokenText(self.lexer, self.state, after)
 
     def _character(self, code: int) -> Position | None:
         for low, high, target in self.lexer.moves(self.state):
             if low <= code <= high:
                 return TokenText(self.lexer, target)
         return None
+
+    def outline(self) -> Outline | None:
+        first, last = (0x80, 0xBF) if self.partial != WHOLE else (0xC2, 0xF4)
+        moves: list[tuple[int, Position]] = []
+        if self.partial == WHOLE:
+            for low, high, target in self.lexer.moves(self.state):
+                text = TokenText(self.lexer, target)
+                moves += [(byte, text) for byte in range(low, min(high, 0x7F) + 1)]
+            if all(high < 0x80 for _, high, _ in self.lexer.moves(self.state)):
+                return Outline(ending=self.ending(), moves=moves)
+        for byte in range(first, last + 1):
+            after = self.step(byte)
+            if after is not None:
+                moves.append((byte, after))
+        return Outline(ending=self.ending(), moves=moves)
 
     def closing_steps(self) -> list[tuple[bytes, Position]] | None:
         """One step for each way on, whole characters at a time; None inside a character."""
@@ -212,6 +252,28 @@ class TokenText(BasePosition):
             code = representative(low, high)
             result.append((chr(code).encode(), TokenText(self.lexer, target)))
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class Tail(BasePosition):
+    """The last bytes of a character that leads to one state, whatever they are."""
+
+    lexer: Lexer
+    state: int
+    left: int
+
+    def step(self, byte: int) -> Position | None:
+        return self._after() if 0x80 <= byte <= 0xBF else None
+
+    def _after(self) -> Position:
+        return Tail(self.lexer, self.state, self.left - 1) if self.left > 1 else TokenText(self.lexer, self.state)
+
+    def outline(self) -> Outline | None:
+        after = self._after()
+        return Outline(moves=[(byte, after) for byte in range(0x80, 0xC0)])
+
+    def closing_steps(self) -> list[tuple[bytes, Position]] | None:
+        return [(b"\x80" * self.left, TokenText(self.lexer, self.state))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +292,12 @@ class Indentation(BasePosition):
         if not self.left or self.left[0] != byte:
             return None
         return Indentation(self.rules, self.context, self.left[1:], self.then)
+
+    def outline(self) -> Outline | None:
+        if not self.left:
+            return Outline(calls=self.calls())
+        after = Indentation(self.rules, self.context, self.left[1:], self.then)
+        return Outline(moves=((self.left[0], after),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +329,66 @@ class Deeper(BasePosition):
             )
             allowed = allowed and len(read) < MAX_INDENTATION
         return Deeper(self.rules, self.context, read + bytes((byte,)), self.item, self.lex) if allowed else None
+
+    def outline(self) -> Outline | None:
+        found = [(byte, self.step(byte)) for byte in (0x09, 0x20)]
+        return Outline(moves=[(b, after) for b, after in found if after is not None], calls=self.calls())
+
+
+class Costs:
+    """The shortest text of each item in each mode, in characters (Knuth 1977, "A generalization of Dijkstra's
+    algorithm", here by iteration)."""
+
+    def __init__(self, rules: dict[str, Item], modes: list[Mode], lexer: Lexer) -> None:
+        self.modes = modes
+        self.lexer = lexer
+        self._shortest: dict[int, int] = {}
+        self._rules: dict[tuple[str, int], float] = {}
+        grew = True
+        while grew:
+            grew = False
+            for name, item in rules.items():
+                for mode in range(len(modes)):
+                    cost = self.of(item, mode)
+                    if cost < self._rules.get((name, mode), math.inf):
+                        self._rules[name, mode] = cost
+                        grew = True
+
+    def of(self, item: Item, mode: int) -> float:
+        kind = item[0]
+        if kind == "rule":
+            return self._rules.get((item[1], mode), math.inf)
+        if kind == "alt":
+            return min((self.of(part, mode) for part in item[1]), default=math.inf)
+        if kind == "seq":
+            return sum(self.of(part, mode) for part in item[1])
+        if kind == "repeat":
+            return self.of(item[1], mode) * item[2] if item[2] else 0
+        return self._leaf(item[1], mode)
+
+    def _leaf(self, leaf: Item, mode: int) -> float:
+        kind = leaf[0]
+        if kind == "token":
+            return math.inf if leaf[1] in self.modes[mode].forbidden else self._length(leaf[1])
+        if kind == "mode":
+            return self.of(leaf[2], (self.modes[mode].within or {}).get(leaf[1], leaf[1]))
+        if kind == "end":
+            return 1.5  # behind a line's end: what encloses a line may need another one
+        return 1 + self.of(leaf[1], mode)
+
+    def _length(self, terminal: int) -> int:
+        if terminal not in self._shortest:
+            self._shortest[terminal] = self._search(self.lexer.terminals[terminal].expression)
+        return self._shortest[terminal]
+
+    def _search(self, start: int) -> int:
+        algebra, seen, row, length = self.lexer.algebra, {start}, [start], 0
+        while row and not any(map(algebra.nullable, row)):
+            length += 1
+            reached = {target for expression in row for _, _, target in algebra.live_moves(expression)}
+            row = sorted(reached - seen)
+            seen |= reached
+        return length
 
 
 def neighbours(rules: dict[str, Item], start: str, ignored: frozenset[int]) -> dict[int, frozenset[int]]:
