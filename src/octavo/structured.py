@@ -25,10 +25,10 @@ def as_grammar(meaning: Any) -> Grammar:
     """A grammar from whatever describes one.
 
     A Grammar; a JSON Schema (mapping or boolean); a compiled regular expression (`re.compile`); a text of
-    GBNF; a list of choices; a pydantic model, dataclass, TypedDict, Literal, Enum or any other annotation; a
+    GBNF or Lark; the name of a language ("json", "python", "sql"); a list of choices; a pydantic model, dataclass, TypedDict, Literal, Enum or any other annotation; a
     function, for its arguments.  Raises GrammarError where it cannot be enforced.
     """
-    from octavo.grammar import Grammar, GrammarSyntaxError
+    from octavo.grammar import Grammar
 
     if isinstance(meaning, Grammar):
         return meaning
@@ -37,12 +37,7 @@ def as_grammar(meaning: Any) -> Grammar:
     if isinstance(meaning, re.Pattern):
         return Grammar.from_regex(meaning.pattern)
     if isinstance(meaning, str):
-        if "::=" in meaning:
-            return Grammar.from_gbnf(meaning)
-        raise GrammarSyntaxError(
-            "grammar: a text must be GBNF (with ::=); for others call Grammar.from_regex, from_choices or "
-            "from_json_schema"
-        )
+        return Grammar.from_text(meaning)
     if isinstance(meaning, (list, tuple)) and all(isinstance(choice, str) for choice in meaning):
         return Grammar.from_choices(meaning)
     return Grammar.from_types(meaning)

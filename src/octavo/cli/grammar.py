@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def grammar_of_options(options: dict[str, Any]) -> Grammar | None:
-    """Take --json-schema, --regex, --grammar and --choices out of a command's options; None without them."""
+    """Take --json-schema, --regex, --grammar, --language and --choices out of a command's options; None without them."""
     from octavo.grammar import Grammar
 
-    kinds = ("json_schema", "regex", "grammar", "choices")
+    kinds = ("json_schema", "regex", "grammar", "language", "choices")
     given = {kind: value for kind in kinds if (value := options.pop(kind)) is not None}
     if len(given) > 1:
         names = " and ".join("--" + kind.replace("_", "-") for kind in given)
@@ -28,19 +28,23 @@ def grammar_of_options(options: dict[str, Any]) -> Grammar | None:
         return _from_schema(given["json_schema"])
     if "regex" in given:
         return Grammar.from_regex(given["regex"])
+    if "language" in given:
+        return Grammar.builtin(given["language"])
     if "choices" in given:
         return Grammar.from_choices(given["choices"].split(","))
     return read_grammar(Path(given["grammar"])) if given else None
 
 
 def read_grammar(path: Path) -> Grammar:
-    """A file's grammar: JSON Schema for .json, else GBNF."""
+    """A file's grammar: JSON Schema for .json, Lark for .lark, GBNF for .gbnf, else what its text looks like."""
     from octavo.grammar import Grammar
 
     text = _read(path)
     if path.suffix == ".json":
         return Grammar.from_json_schema(text)
-    return Grammar.from_gbnf(text)
+    if path.suffix == ".lark":
+        return Grammar.from_lark(text)
+    return Grammar.from_gbnf(text) if path.suffix == ".gbnf" else Grammar.from_text(text)
 
 
 def _from_schema(name: str) -> Grammar:
@@ -77,7 +81,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @reports_errors
 def check(file: Path, as_json: bool) -> None:
-    """What of FILE (JSON Schema as .json, else GBNF) is enforced, and the shortest text it allows.
+    """What of FILE (JSON Schema as .json, GBNF, Lark) is enforced, and the shortest text it allows.
 
     A keyword that cannot be enforced exactly is an error that names it and where it stands.
     """

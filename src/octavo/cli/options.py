@@ -80,7 +80,10 @@ _GRAMMAR_OPTIONS = (
         help="Answer in JSON of this schema, pydantic model or dataclass.",
     ),
     click.option("--regex", metavar="PATTERN", help="Answer with a text that matches in full."),
-    click.option("--grammar", metavar="FILE", help="Answer within a grammar: GBNF, or JSON Schema as .json."),
+    click.option("--grammar", metavar="FILE", help="Answer within a grammar: GBNF, Lark, or JSON as .json."),
+    click.option(
+        "--language", type=click.Choice(["json", "python", "sql"]), help="Answer in this language alone."
+    ),
     click.option("--choices", metavar="A,B,C", help="Answer with one of these texts."),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple
 from typing import Any
@@ -16,8 +17,9 @@ from octavo.grammar.front_ends.gbnf import compile_gbnf
 from octavo.grammar.front_ends.lark import compile_lark
 from octavo.grammar.front_ends.python_types import schema_of
 from octavo.grammar.front_ends.regex import compile_regex
+from octavo.grammar.front_ends.tagged import Beginning, tagged
 from octavo.grammar.json_schema.compile import compile_schema
-from octavo.grammar.languages import compile_language
+from octavo.grammar.languages import LANGUAGES, compile_language
 from octavo.grammar.literals import LiteralTrie
 from octavo.grammar.network import Position
 from octavo.grammar.report import Report
@@ -96,6 +98,33 @@ class Grammar:
     def from_lark(cls, text: str, start: str = "start") -> Grammar:
         """Lark's notation, with its lexer: see lexing/lexer.py."""
         return cls(compile_lark(text, start), Report(["Lark"]), "Lark")
+
+    @classmethod
+    def from_text(cls, text: str) -> Grammar:
+        """GBNF (with ::=), Lark (with a rule `start:`), or the name of a language that comes along."""
+        if text in LANGUAGES:
+            return cls.builtin(text)
+        if "::=" in text:
+            return cls.from_gbnf(text)
+        if re.search(r"^\s*[?!]?start\b[^:]*:", text, re.MULTILINE):
+            return cls.from_lark(text)
+        raise GrammarSyntaxError(
+            "the text is neither GBNF (with ::=) nor Lark (with a rule start:), and names no language "
+            f"({', '.join(LANGUAGES)}); for others call Grammar.from_regex, from_choices or from_json_schema"
+        )
+
+    @classmethod
+    def tagged(cls, trigger: str, inner: Grammar) -> Grammar:
+        """Free text in which each `trigger` is followed by a text of `inner`: tool calls, fenced code.
+
+        Where `inner` ends, free text goes on; put an end mark into `inner` if it needs one.
+        """
+        return cls(tagged(trigger, inner.start), inner.report, f"text with {inner.description}")
+
+    def beginning(self, data: bytes) -> Grammar:
+        """These bytes, then a text of this grammar: token healing gives the bytes of the tokens that it took
+        back from the prompt's end."""
+        return Grammar(Beginning(data, self.start), self.report, self.description)
 
     @classmethod
     def builtin(cls, language: str, **options: Any) -> Grammar:

@@ -24,11 +24,13 @@ MAX_RULES = 50_000
 
 @dataclass(frozen=True)
 class ModeNames:
-    """A mode by the names of terminals; `within`: the mode that one asked for becomes here."""
+    """A mode by the names (or texts) of terminals; `within`: the mode that one asked for becomes here;
+    `only`: whatever else there is is forbidden."""
 
-    ignored: Sequence[str] = ()
-    forbidden: Sequence[str] = ()
+    ignored: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
     within: Mapping[str, str] | None = None
+    only: tuple[str, ...] = ()
 
 
 def compile_lark(
@@ -84,11 +86,15 @@ class _Compiler:
         if not self.mode_names:
             return [Mode(ignored)]
         numbers = {name: number for number, name in enumerate(self.mode_names)}
-        named = self.terminals.named
+        known = {name: self._known(name) for mode in self.mode_names.values() for name in mode.only + mode.ignored}
+        forbidden = {name: self._known(name) for mode in self.mode_names.values() for name in mode.forbidden}
+        every = frozenset(range(len(self.terminals.list)))
         return [
             Mode(
-                frozenset(named(name) for name in mode.ignored),
-                frozenset(self._known(name) for name in mode.forbidden),
+                frozenset(known[name] for name in mode.ignored),
+                every - {known[name] for name in mode.only}
+                if mode.only
+                else frozenset(forbidden[name] for name in mode.forbidden),
                 {numbers[asked]: numbers[given] for asked, given in (mode.within or {}).items()},
             )
             for mode in self.mode_names.values()

@@ -42,9 +42,10 @@ _KEYWORDS = (
     "global if import in is lambda nonlocal not or pass raise return try while with yield"
 ).split()
 # In a field of an f-string Python 3.11 takes no backslash, comment, line break or quote of the string's kind.
-_IN_FIELD = (
-    "STRING EMPTY_DOUBLE EMPTY_SINGLE RAW LONG BYTES RAW_BYTES DOUBLE_START SINGLE_START LONG_START { lambda := yield"
-).split()
+_IN_FIELD = tuple((
+    "STRING EMPTY_DOUBLE EMPTY_SINGLE RAW LONG BYTES RAW_BYTES EMPTY_BYTES_DOUBLE EMPTY_BYTES_SINGLE "
+    "DOUBLE_START SINGLE_START LONG_START { lambda := yield"
+).split())
 
 
 def _python(version: str = "3.12") -> Position:
@@ -55,11 +56,15 @@ def _python(version: str = "3.12") -> Position:
         for rule in ("type_alias", "type_parameters"):
             text = re.sub(rf"(?m)^{rule}: .*$", f"{rule}: {rule}", text)
     fields = ("IN_DOUBLE", "IN_SINGLE")
+    texts = ("DOUBLE_TEXT", "SINGLE_TEXT", "LONG_TEXT", "SPEC", *(f"!{c}" for c in "rsa"))
     modes = {
-        "line": ModeNames(("SPACE", "CONTINUATION"), fields),
-        "brackets": ModeNames(("SPACE", "BREAK", "COMMENT"), fields),
-        "text": ModeNames((), fields),
-        "in_double": ModeNames(("SPACE",), (*_IN_FIELD, "IN_SINGLE"), {"brackets": "in_double"}),
-        "in_single": ModeNames(("SPACE",), (*_IN_FIELD, "IN_DOUBLE"), {"brackets": "in_single"}),
+        "line": ModeNames(("SPACE", "CONTINUATION"), (*fields, *texts)),
+        "brackets": ModeNames(("SPACE", "BREAK", "COMMENT"), (*fields, *texts, "_NEWLINE")),
+        "double": ModeNames(only=("DOUBLE_TEXT", '"', "{")),
+        "single": ModeNames(only=("SINGLE_TEXT", "'", "{")),
+        "long": ModeNames(only=("LONG_TEXT", '"""', "{")),
+        "spec": ModeNames(only=("SPEC", "{", "}")),
+        "in_double": ModeNames(("SPACE",), (*_IN_FIELD, "IN_SINGLE", "_NEWLINE", *texts[:4]), {"brackets": "in_double"}),
+        "in_single": ModeNames(("SPACE",), (*_IN_FIELD, "IN_DOUBLE", "_NEWLINE", *texts[:4]), {"brackets": "in_single"}),
     }
     return compile_lark(text, "file", modes, {"NAME": _KEYWORDS})

@@ -68,7 +68,9 @@ class TokenRules:
 
     def start(self, name: str) -> Position:
         items = (("rule", name), ("finish",))
-        return Place(self, self.sequence(items), self.lexer.start, self.context(0, b""))
+        # Where indentation counts, white space at the beginning is no token's.
+        lex = self.lexer.tight(self.lexer.start) if len(self.modes) > 1 else self.lexer.start
+        return Place(self, self.sequence(items), lex, self.context(0, b""))
 
     def calls(self, place: Place) -> Sequence[tuple[Position, Return | None]]:
         key = (place.sequence, place.lex, place.context)
