@@ -79,7 +79,9 @@ class Terminals:
             text = tree[1]
             if not text:
                 raise GrammarSyntaxError(f"Lark grammar: the terminal {name} is the empty text")
-            expression = self.algebra.literal(text) if not tree[2] else self._compile(name, pattern).expression
+            expression = (
+                self.algebra.literal(text) if not tree[2] else self._compile(name, pattern).expression
+            )
             empty = self.algebra.empty
             return Terminal(name, expression, text, priority, len(text), len(pattern), (), True, empty)
         if len(pattern) > MAX_PATTERN:
@@ -107,7 +109,9 @@ class Terminals:
             ahead = (*ahead, (wanted, compiler.compile(inner, False)))
             tree = ("seq", tree[1][:-1])
         expression = _Lazy(compiler, parser.lazy).of(tree) if parser.lazy else compiler.compile(tree, False)
-        return Terminal(name, expression, None, 0, _width(tree), len(pattern), ahead, pure, self.algebra.empty)
+        return Terminal(
+            name, expression, None, 0, _width(tree), len(pattern), ahead, pure, self.algebra.empty
+        )
 
     def pattern(self, tree: Tree) -> str:
         """One regex for a terminal's tree."""
@@ -208,7 +212,9 @@ class _Lazy:
 def _asserts(tree: Any) -> bool:
     if tree[0] in ("start", "end", "word", "look"):
         return True
-    return any(map(_asserts, tree[1] if tree[0] in ("seq", "alt") else [tree[1]] if tree[0] == "repeat" else []))
+    return any(
+        map(_asserts, tree[1] if tree[0] in ("seq", "alt") else [tree[1]] if tree[0] == "repeat" else [])
+    )
 
 
 def _fixed(tree: Any) -> bool:
