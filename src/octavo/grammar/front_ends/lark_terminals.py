@@ -69,11 +69,12 @@ class Terminals:
         return self._numbers[key]
 
     def _make(self, name: str, tree: Tree, priority: int) -> Terminal:
+        seen = {name}
         while tree[0] == "name" and tree[1] in self.source.terminals:
-            inner = self.source.terminals[tree[1]].tree
-            if inner == tree:
-                break
-            tree = inner
+            if tree[1] in seen:
+                raise GrammarSyntaxError(f"Lark grammar: the terminal {name} contains itself")
+            seen.add(tree[1])
+            tree = self.source.terminals[tree[1]].tree
         pattern = self.pattern(tree)
         if tree[0] == "string":
             text = tree[1]
