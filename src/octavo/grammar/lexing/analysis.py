@@ -24,6 +24,9 @@ class Mode:
     forbidden: frozenset[int] = frozenset()
     within: dict[int, int] | None = None  # mode that a part asks for -> the one that it gets here
 
+    def inside(self, asked: int) -> int:
+        return asked if self.within is None else self.within.get(asked, asked)
+
 
 class Costs:
     """The shortest text of each item in each mode, in characters (Knuth 1977, "A generalization of Dijkstra's
@@ -61,7 +64,7 @@ class Costs:
         if kind == "token":
             return math.inf if leaf[1] in self.modes[mode].forbidden else self._length(leaf[1])
         if kind == "mode":
-            return self.of(leaf[2], (self.modes[mode].within or {}).get(leaf[1], leaf[1]))
+            return self.of(leaf[2], self.modes[mode].inside(leaf[1]))
         if kind == "end":
             return 1.5  # behind a line's end: what encloses a line may need another one
         return 1 + self.of(leaf[1], mode)

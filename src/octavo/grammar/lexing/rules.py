@@ -115,7 +115,7 @@ class TokenRules:
             own = [] if token is None else [(token, self._after(rest, place))]
             return [*own, *self._ignored(place)]
         if kind == "mode":
-            asked = (self.modes[mode].within or {}).get(leaf[1], leaf[1])
+            asked = self.modes[mode].inside(leaf[1])
             inner = self.context(asked, indentation)
             body = Place(self, self.sequence((leaf[2],)), place.lex, inner)
             return [(body, self._after(rest, place))]
@@ -125,8 +125,8 @@ class TokenRules:
             return []
         tight = self.lexer.tight(place.lex)
         if kind == "line":
-            inner = Place(self, self.sequence((leaf[1], *rest)), tight, place.context)
-            return [(Indentation(self, place.context, indentation, inner), None)]
+            begun = Place(self, self.sequence((leaf[1], *rest)), tight, place.context)
+            return [(Indentation(self, place.context, indentation, begun), None)]
         assert kind == "block"
         return [(Deeper(self, place.context, b"", leaf[1], tight), self._after(rest, place))]
 
