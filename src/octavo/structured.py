@@ -25,8 +25,9 @@ def as_grammar(meaning: Any) -> Grammar:
     """A grammar from whatever describes one.
 
     A Grammar; a JSON Schema (mapping or boolean); a compiled regular expression (`re.compile`); a text of
-    GBNF or Lark; the name of a language ("json", "python", "sql"); a list of choices; a pydantic model, dataclass, TypedDict, Literal, Enum or any other annotation; a
-    function, for its arguments.  Raises GrammarError where it cannot be enforced.
+    GBNF or Lark; the name of a language ("json", "python", "sql"); a list of choices; a pydantic model,
+    dataclass, TypedDict, Literal, Enum or any other annotation; a function, for its arguments.  Raises
+    GrammarError where it cannot be enforced.
     """
     from octavo.grammar import Grammar
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def grammar_of_options(options: dict[str, Any]) -> Grammar | None:
-    """Take --json-schema, --regex, --grammar, --language and --choices out of a command's options; None without them."""
+    """Take the options that name a grammar out of a command's options; None without them."""
     from octavo.grammar import Grammar
 
     kinds = ("json_schema", "regex", "grammar", "language", "choices")
@@ -36,7 +36,7 @@ def grammar_of_options(options: dict[str, Any]) -> Grammar | None:
 
 
 def read_grammar(path: Path) -> Grammar:
-    """A file's grammar: JSON Schema for .json, Lark for .lark, GBNF for .gbnf, else what its text looks like."""
+    """A file's grammar: JSON Schema as .json, Lark as .lark, GBNF as .gbnf, else what its text looks like."""
     from octavo.grammar import Grammar
 
     text = _read(path)

@@ -15,8 +15,9 @@ from octavo.grammar.expressions import Algebra
 from octavo.grammar.front_ends.lark_notation import LarkParser, LarkText, Tree, is_terminal
 from octavo.grammar.front_ends.lark_terminals import Terminals
 from octavo.grammar.front_ends.left_recursion import remove_left_recursion, trim
+from octavo.grammar.lexing.analysis import Item, Mode, neighbours
 from octavo.grammar.lexing.lexer import Lexer
-from octavo.grammar.lexing.rules import Item, Mode, TokenRules, neighbours
+from octavo.grammar.lexing.rules import TokenRules
 from octavo.grammar.network import Position
 
 MAX_RULES = 50_000
@@ -86,7 +87,9 @@ class _Compiler:
         if not self.mode_names:
             return [Mode(ignored)]
         numbers = {name: number for number, name in enumerate(self.mode_names)}
-        known = {name: self._known(name) for mode in self.mode_names.values() for name in mode.only + mode.ignored}
+        known = {
+            name: self._known(name) for mode in self.mode_names.values() for name in mode.only + mode.ignored
+        }
         forbidden = {name: self._known(name) for mode in self.mode_names.values() for name in mode.forbidden}
         every = frozenset(range(len(self.terminals.list)))
         return [
@@ -101,7 +104,11 @@ class _Compiler:
         ]
 
     def _known(self, name: str) -> int:
-        return self.terminals.named(name) if is_terminal(name) else self.terminals.anonymous(("string", name, ""))
+        return (
+            self.terminals.named(name)
+            if is_terminal(name)
+            else self.terminals.anonymous(("string", name, ""))
+        )
 
     def item(self, tree: Tree, arguments: dict[str, Tree]) -> Item:
         kind = tree[0]
@@ -148,7 +155,7 @@ class _Compiler:
             raise GrammarSyntaxError(f"Lark grammar: there is no template {name!r} of {len(given)} arguments")
         filled = _fill(definition.tree, dict(zip(definition.parameters, given, strict=True)))
         key = f"{name}{{{','.join(map(repr, given))}}}"
-        if len(key) > 10_000:
+        if len(key) > 5_000:
             raise GrammarTooComplexError(f"the template {name!r} grows without end")
         return self._queue(key, filled)
 
@@ -165,6 +172,3 @@ def _fill(tree: Tree, arguments: dict[str, Tree]) -> Tree:
     if kind == "call":
         return ("call", tree[1], tuple(_fill(part, arguments) for part in tree[2]))
     return tree
-
-
-

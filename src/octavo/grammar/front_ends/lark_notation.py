@@ -257,7 +257,11 @@ class LarkParser:
         if kind == "regex":
             pattern, _, flags = text[1:].rpartition("/")
             return ("regex", pattern.replace("\\/", "/"), flags)
-        if self._peek() == "{" and self.tokens[self.at + 1][0] != "number" and self.tokens[self.at + 1][1] != ",":
+        if (
+            self._peek() == "{"
+            and self.tokens[self.at + 1][0] != "number"
+            and self.tokens[self.at + 1][1] != ","
+        ):
             self.at += 1
             arguments = [self._alternatives()]
             while self._take(","):

@@ -69,17 +69,20 @@ class Terminals:
         return self._numbers[key]
 
     def _make(self, name: str, tree: Tree, priority: int) -> Terminal:
+        seen = {name}
         while tree[0] == "name" and tree[1] in self.source.terminals:
-            inner = self.source.terminals[tree[1]].tree
-            if inner == tree:
-                break
-            tree = inner
+            if tree[1] in seen:
+                raise GrammarSyntaxError(f"Lark grammar: the terminal {name} contains itself")
+            seen.add(tree[1])
+            tree = self.source.terminals[tree[1]].tree
         pattern = self.pattern(tree)
         if tree[0] == "string":
             text = tree[1]
             if not text:
                 raise GrammarSyntaxError(f"Lark grammar: the terminal {name} is the empty text")
-            expression = self.algebra.literal(text) if not tree[2] else self._compile(name, pattern).expression
+            expression = (
+                self.algebra.literal(text) if not tree[2] else self._compile(name, pattern).expression
+            )
             empty = self.algebra.empty
             return Terminal(name, expression, text, priority, len(text), len(pattern), (), True, empty)
         if len(pattern) > MAX_PATTERN:
@@ -107,7 +110,9 @@ class Terminals:
             ahead = (*ahead, (wanted, compiler.compile(inner, False)))
             tree = ("seq", tree[1][:-1])
         expression = _Lazy(compiler, parser.lazy).of(tree) if parser.lazy else compiler.compile(tree, False)
-        return Terminal(name, expression, None, 0, _width(tree), len(pattern), ahead, pure, self.algebra.empty)
+        return Terminal(
+            name, expression, None, 0, _width(tree), len(pattern), ahead, pure, self.algebra.empty
+        )
 
     def pattern(self, tree: Tree) -> str:
         """One regex for a terminal's tree."""
@@ -208,7 +213,9 @@ class _Lazy:
 def _asserts(tree: Any) -> bool:
     if tree[0] in ("start", "end", "word", "look"):
         return True
-    return any(map(_asserts, tree[1] if tree[0] in ("seq", "alt") else [tree[1]] if tree[0] == "repeat" else []))
+    return any(
+        map(_asserts, tree[1] if tree[0] in ("seq", "alt") else [tree[1]] if tree[0] == "repeat" else [])
+    )
 
 
 def _fixed(tree: Any) -> bool:

@@ -38,14 +38,16 @@ _SQL_KEYWORDS = (
     "window with without generated always"
 ).split()
 _KEYWORDS = (
-    "False None True and as assert async await break class continue def del elif else except finally for from "
-    "global if import in is lambda nonlocal not or pass raise return try while with yield"
+    "False None True and as assert async await break class continue def del elif else except finally for "
+    "from global if import in is lambda nonlocal not or pass raise return try while with yield"
 ).split()
 # In a field of an f-string Python 3.11 takes no backslash, comment, line break or quote of the string's kind.
-_IN_FIELD = tuple((
-    "STRING EMPTY_DOUBLE EMPTY_SINGLE RAW LONG BYTES RAW_BYTES EMPTY_BYTES_DOUBLE EMPTY_BYTES_SINGLE "
-    "DOUBLE_START SINGLE_START LONG_START { lambda := yield"
-).split())
+_IN_FIELD = tuple(
+    (
+        "STRING EMPTY_DOUBLE EMPTY_SINGLE RAW LONG BYTES RAW_BYTES EMPTY_BYTES_DOUBLE EMPTY_BYTES_SINGLE "
+        "DOUBLE_START SINGLE_START LONG_START { lambda := yield"
+    ).split()
+)
 
 
 def _python(version: str = "3.12") -> Position:
@@ -64,7 +66,11 @@ def _python(version: str = "3.12") -> Position:
         "single": ModeNames(only=("SINGLE_TEXT", "'", "{")),
         "long": ModeNames(only=("LONG_TEXT", '"""', "{")),
         "spec": ModeNames(only=("SPEC", "{", "}")),
-        "in_double": ModeNames(("SPACE",), (*_IN_FIELD, "IN_SINGLE", "_NEWLINE", *texts[:4]), {"brackets": "in_double"}),
-        "in_single": ModeNames(("SPACE",), (*_IN_FIELD, "IN_DOUBLE", "_NEWLINE", *texts[:4]), {"brackets": "in_single"}),
+        "in_double": ModeNames(
+            ("SPACE",), (*_IN_FIELD, "IN_SINGLE", "_NEWLINE", *texts[:4]), {"brackets": "in_double"}
+        ),
+        "in_single": ModeNames(
+            ("SPACE",), (*_IN_FIELD, "IN_DOUBLE", "_NEWLINE", *texts[:4]), {"brackets": "in_single"}
+        ),
     }
     return compile_lark(text, "file", modes, {"NAME": _KEYWORDS})

@@ -88,8 +88,14 @@ class Lexer:
         self._moves: dict[int, tuple[Move, ...]] = {}
         self._rivals: dict[tuple[int, frozenset[int]], tuple[int, int, int]] = {}
         self._short = algebra.repeat(algebra.any_character, 0, MAX_IGNORED_TEXT)
-        blank = algebra.repeat(algebra.characters([(9, 13), (32, 32), (0x85, 0x85), (0xA0, 0xA0)]), 0, UNBOUNDED)
-        self._blank = {i for i in ignored if not algebra.live(algebra.both(terminals[i].expression, algebra.negate(blank)))}
+        blank = algebra.repeat(
+            algebra.characters([(9, 13), (32, 32), (0x85, 0x85), (0xA0, 0xA0)]), 0, UNBOUNDED
+        )
+        self._blank = {
+            i
+            for i in ignored
+            if not algebra.live(algebra.both(terminals[i].expression, algebra.negate(blank)))
+        }
         self.start = self.label(Label(START, algebra.empty, algebra.anything, 0))
 
     def _rank(self, index: int) -> tuple[float, float, float, str]:
@@ -112,7 +118,9 @@ class Lexer:
         """Which terminals can follow which."""
         first: dict[frozenset[int], int] = {}
         self.followers = followers
-        self._alike = {terminal: first.setdefault(after, terminal) for terminal, after in sorted(followers.items())}
+        self._alike = {
+            terminal: first.setdefault(after, terminal) for terminal, after in sorted(followers.items())
+        }
 
     # Labels.
 
@@ -133,7 +141,9 @@ class Lexer:
 
     # Tokens.
 
-    def begin(self, terminal: int, label: int, ignored: frozenset[int], forbidden: frozenset[int]) -> int | None:
+    def begin(
+        self, terminal: int, label: int, ignored: frozenset[int], forbidden: frozenset[int]
+    ) -> int | None:
         """The state before the first character of a token; None where it may not come here."""
         before = self.labels[label]
         if label == DONE or terminal in forbidden:
@@ -148,7 +158,9 @@ class Lexer:
             longer = self.algebra.either(longer, mine)
             mine = self.algebra.both(mine, self._short)
         kept = (before.previous, before.run) if is_ignored else (START, -1)
-        return self._number(TokenState(terminal, mine, above, equal, longer, before.shadow, before.owed, *kept))
+        return self._number(
+            TokenState(terminal, mine, above, equal, longer, before.shadow, before.owed, *kept)
+        )
 
     def _compete(self, terminal: int, rivals: frozenset[int]) -> tuple[int, int, int]:
         key = (terminal, rivals)
@@ -224,7 +236,10 @@ class Lexer:
             for begin, end in zip(cuts, cuts[1:], strict=False):
                 if begin >= end:
                     continue
-                parts = [_at(moves, start, begin, algebra.empty) for moves, start in zip(others, starts, strict=True)]
+                parts = [
+                    _at(moves, start, begin, algebra.empty)
+                    for moves, start in zip(others, starts, strict=True)
+                ]
                 above, equal, longer, shadow, owed = parts
                 if algebra.nullable(above) or algebra.nullable(shadow):
                     continue
