@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from octavo.decoding.kv_cache import KVChoice, KVType
     from octavo.decoding.runner import Runner
     from octavo.decoding.sampling import SamplingOptions
-    from octavo.decoding.speculation.controller import Estimates
-    from octavo.decoding.speculation.draft_model import ModelSource
     from octavo.decoding.speculation.speculation import Rule, Speculation
     from octavo.text.templates import ChatTemplate
     from octavo.text.tokenizer import Tokenizer
@@ -331,10 +327,14 @@ def load(
         runner = building.result()
     speculation = None
     if checkpoint.config.causal and str(draft) != "off":
-        speculation = _speculation(checkpoint, threads, draft_max, verify)
+        from octavo.drafting import draft_model, speculation_for
+
+        speculation = speculation_for(checkpoint, threads, draft_max, verify)
         if str(draft) != "suffix":
             small = open_checkpoint(hub.resolve(str(draft), progress=progress, offline=offline))
-            speculation.model = _draft_model(small, tokenizer, runner, threads, speculation.estimates, verify)
+            kept = resolve_kv_type("auto", small.config)
+            blocks = _blocks_beside_weights(small, runner.block_count * runner.block_size, kept)
+            speculation.model = draft_model(small, tokenizer, runner, threads, blocks, speculation)
     return Model(
         checkpoint,
         tokenizer,
@@ -343,55 +343,6 @@ def load(
         threads=threads,
         max_sequences=max_sequences,
         speculation=speculation,
-    )
-
-
-def _draft_model(
-    checkpoint: Checkpoint,
-    tokenizer: Tokenizer,
-    runner: Runner,
-    threads: int,
-    estimates: Estimates,
-    rule: Rule,
-) -> ModelSource:
-    """A smaller model that guesses for a larger one; OctavoError where their vocabularies differ."""
-    from octavo.decoding.kv_cache import resolve_kv_type
-    from octavo.decoding.plan import build_runner
-    from octavo.decoding.speculation.draft_model import ModelSource, check_vocabularies
-
-    if checkpoint.config.is_encoder:
-        raise UnsupportedError(f"draft: {checkpoint.path.name} is an encoder and generates no tokens")
-    check_vocabularies(tokenizer.tokens, checkpoint.tokenizer().tokens, name=checkpoint.path.name)
-    kv_type = resolve_kv_type("auto", checkpoint.config)
-    tokens = runner.block_count * runner.block_size
-    blocks = _blocks_beside_weights(checkpoint, tokens, kv_type)
-    small = build_runner(
-        checkpoint.config, checkpoint.tensors, threads, blocks, kv_type, logit_margin=1.0, coarse=True
-    )
-    return ModelSource(small, estimates, runner.vocabulary_size, own_noise=rule != "equality")
-
-
-def _speculation(checkpoint: Checkpoint, threads: int, draft_max: int, rule: Rule) -> Speculation:
-    """Drafts for a model, with what is known of this machine."""
-    from octavo import _native
-    from octavo.decoding.speculation import costs
-    from octavo.decoding.speculation.controller import Estimates
-    from octavo.decoding.speculation.speculation import Speculation
-    from octavo.decoding.speculation.suffix import SuffixSource
-    from octavo.weights import hub
-
-    weights = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
-    host = f"{platform.node()} {os.cpu_count()} {_native.isa()}"
-    key = f"{checkpoint.path.name} {weights} {threads} {host}"
-    path = hub.cache_folder() / "step_costs.json"
-    estimates = Estimates()
-    return Speculation(
-        [SuffixSource(estimates)],
-        estimates,
-        costs=costs.load(path, key),
-        on_measured=lambda measured: costs.save(path, key, measured),
-        draft_max=draft_max,
-        rule=rule,
     )
 
 

@@ -30,8 +30,7 @@ from octavo.decoding.speculation.speculation import Speculation
 from octavo.decoding.speculation.verification import follow, judge
 from octavo.errors import OctavoError, OutOfMemoryError
 
-# Waiting threads look for themselves this often, lest an interrupt at the worst moment cost them their
-# wake-up.
+# Waiting threads look for themselves this often, lest an interrupt cost them their wake-up.
 _PATIENCE_SECONDS = 1.0
 
 TurnKind = Literal["step", "loan"]
@@ -262,7 +261,7 @@ class Engine:
     def _run_step(self) -> None:
         scheduler, speculation = self._scheduler, self.speculation
         started = time.perf_counter()
-        drafts = speculation.propose(self._to_draft_for()) if speculation else None
+        drafts = speculation.propose(self._to_draft_for(speculation)) if speculation else None
         with self._lock:
             self._begin_business()
             step = scheduler.next_step(time.perf_counter(), drafts)
@@ -288,8 +287,7 @@ class Engine:
 
     def _forward(self, step: Step) -> list[list[int]]:
         """The native step, and the tokens that follow each drawing."""
-        count, outputs = step.token_count, step.output_count
-        logits = self._logits[:outputs]
+        count, outputs, logits = step.token_count, step.output_count, self._logits[: step.output_count]
         self._drawer.begin(step)
         for source, target in step.copies:
             cast(TreeRunner, self.runner).copy_block(source, target)
@@ -312,23 +310,21 @@ class Engine:
         laws = self._drawer.laws(logits)
         return [judge(one, laws[one.rows.start : one.rows.stop], rule) for one in step.drawings]
 
-    def _to_draft_for(self) -> list[TokenSequence]:
+    def _to_draft_for(self, speculation: Speculation) -> list[TokenSequence]:
         """Sequences that get tokens from the next step; none where an interrupt left something to mend."""
-        speculation = self.speculation
-        assert speculation is not None
         with self._lock:
             if self._unfinished_business:
                 speculation.restart()
                 return []
             speculation.forget_all_but(self._scheduler.sequences)
-            generating = self._scheduler.generating()
-            if not generating or speculation.costs is not None or not self._scheduler.allocator.free_count:
+            generating, allocator = self._scheduler.generating(), self._scheduler.allocator
+            if not generating or speculation.costs is not None or not allocator.free_count:
                 return generating
             self._begin_business()
-            blocks = self._scheduler.allocator.allocate(1)
+            blocks = allocator.allocate(1)
         speculation.measure(self.runner, blocks)
         with self._lock:
-            self._scheduler.allocator.release(blocks)
+            allocator.release(blocks)
             self._unfinished_business = False
         return generating
 

@@ -1,0 +1,60 @@
+"""What guesses ahead for a model: the parts of speculative decoding, wired (docs/speculation.md)."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+from octavo import _native
+from octavo.decoding.kv_cache import resolve_kv_type
+from octavo.decoding.plan import build_runner
+from octavo.decoding.runner import Runner
+from octavo.decoding.speculation import costs
+from octavo.decoding.speculation.controller import Estimates
+from octavo.decoding.speculation.draft_model import ModelSource, check_vocabularies
+from octavo.decoding.speculation.speculation import Rule, Speculation
+from octavo.decoding.speculation.suffix import SuffixSource
+from octavo.errors import UnsupportedError
+from octavo.text.tokenizer import Tokenizer
+from octavo.weights import hub
+from octavo.weights.checkpoint import Checkpoint
+
+
+def speculation_for(checkpoint: Checkpoint, threads: int, draft_max: int, rule: Rule) -> Speculation:
+    """Drafts for a model, with what is known of this machine."""
+    weights = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
+    host = f"{platform.node()} {os.cpu_count()} {_native.isa()}"
+    key = f"{checkpoint.path.name} {weights} {threads} {host}"
+    path = hub.cache_folder() / "step_costs.json"
+    estimates = Estimates()
+    return Speculation(
+        [SuffixSource(estimates)],
+        estimates,
+        costs=costs.load(path, key),
+        on_measured=lambda measured: costs.save(path, key, measured),
+        draft_max=draft_max,
+        rule=rule,
+    )
+
+
+def draft_model(
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    runner: Runner,
+    threads: int,
+    blocks: int,
+    speculation: Speculation,
+) -> ModelSource:
+    """A smaller model that guesses for a larger one, with so many blocks of KV cache.
+
+    OctavoError where their vocabularies differ.
+    """
+    if checkpoint.config.is_encoder:
+        raise UnsupportedError(f"draft: {checkpoint.path.name} is an encoder and generates no tokens")
+    check_vocabularies(tokenizer.tokens, checkpoint.tokenizer().tokens, name=checkpoint.path.name)
+    kv_type = resolve_kv_type("auto", checkpoint.config)
+    small = build_runner(
+        checkpoint.config, checkpoint.tensors, threads, blocks, kv_type, logit_margin=1.0, coarse=True
+    )
+    own_noise = speculation.rule != "equality"
+    return ModelSource(small, speculation.estimates, runner.vocabulary_size, own_noise=own_noise)
