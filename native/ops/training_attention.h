@@ -297,15 +297,21 @@ void training_attention_backward(const TrainingAttention& task, int piece) {
       while (end < T && first[end] < block + kKeyBlock) ++end;
       const int count = round_up(std::max(end, block + 1), 16) - block;
       for (int k = block; k < block + kKeyBlock; k += 4) {
-        product(keys + std::size_t(k) * D, D, head.columns + block, padded, D / 2, count, scores, padded, false);
-        product(values + std::size_t(k) * D, D, head.gradient_columns + block, padded, D / 2, count, slopes, padded, false);
+        // Queries before the key see nothing of it: they begin at `skip`, and the pairs before it are zeros.
+        const int skip = (k - block) / 16 * 16, from = block + skip, seen = count - skip;
+        for (int r = 0; r < 4; r += 2) std::memset(pairs + std::size_t((k + r - block) / 2) * strip, 0, std::size_t(skip) * 4);
+        if (seen <= 0) continue;
+        product(keys + std::size_t(k) * D, D, head.columns + from, padded, D / 2, seen, scores + skip, padded, false);
+        product(values + std::size_t(k) * D, D, head.gradient_columns + from, padded, D / 2, seen, slopes + skip, padded, false);
         for (int r = 0; r < 4; r += 2)
-          for (int q = 0; q < count; q += 16)
+          for (int q = skip; q < count; q += 16)
             score_gradients(scores + r * strip + q, slopes + r * strip + q, padded, k + r, block + q, T, first, head,
                             task.scale, weights + r * strip + q, gradients + r * strip + q,
                             pairs + std::size_t((k + r - block) / 2) * strip + q);
-        product(weights, padded, head.gradient_rows + std::size_t(block / 2) * D, D, count / 2, D, value_sums + std::size_t(k) * D, D, true);
-        product(gradients, padded, head.rows + std::size_t(block / 2) * D, D, count / 2, D, key_sums + std::size_t(k) * D, D, true);
+        product(weights + skip, padded, head.gradient_rows + std::size_t(from / 2) * D, D, seen / 2, D,
+                value_sums + std::size_t(k) * D, D, true);
+        product(gradients + skip, padded, head.rows + std::size_t(from / 2) * D, D, seen / 2, D,
+                key_sums + std::size_t(k) * D, D, true);
       }
       for (int d = 0; d < D; d += 4)
         product(key_columns + std::size_t(d) * padded + block, padded, pairs, padded, kKeyBlock / 2, count,

@@ -10,21 +10,27 @@ namespace {
 // --- activations ------------------------------------------------------------------------------------------------
 struct Slope { F value, slope; };  // of an activation function at a point
 
+// 1 / x to float32's last bits: an estimate of 14 bits and one step of Newton's, in a third of a division's time.
+inline F reciprocal(F x) {
+  const F guess = {_mm512_rcp14_ps(x.v)};
+  return guess * negative_multiply_add(x, guess, broadcast(2.0f));
+}
+
 template <TrainingActivation kind>
 inline Slope activation_at(F x) {
   const F one = broadcast(1.0f);
   if constexpr (kind == TrainingActivation::Silu) {
-    const F s = one / (one + exponential(zero_minus(x)));
+    const F s = reciprocal(one + exponential(zero_minus(x)));
     return {x * s, s * (one + x * (one - s))};
   } else if constexpr (kind == TrainingActivation::GeluTanh) {  // x sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3)
     const F square = x * x;
     const F u = x * multiply_add(square, broadcast(0.044715f * 0.7978845608f), broadcast(0.7978845608f));
-    const F s = one / (one + exponential(broadcast(-2.0f) * u));
+    const F s = reciprocal(one + exponential(broadcast(-2.0f) * u));
     const F rise = multiply_add(square, broadcast(6.0f * 0.044715f * 0.7978845608f), broadcast(2.0f * 0.7978845608f));
     return {x * s, multiply_add(x * s * (one - s), rise, s)};
   } else {  // x P(x), with P as in ops/rows.h, and P + x p(x)
     const F z = magnitude(x) * broadcast(0.70710678118f);
-    const F t = one / multiply_add(z, broadcast(0.3275911f), one);
+    const F t = reciprocal(multiply_add(z, broadcast(0.3275911f), one));
     F p = broadcast(1.061405429f);
     p = multiply_add(p, t, broadcast(-1.453152027f));
     p = multiply_add(p, t, broadcast(1.421413741f));
