@@ -2,6 +2,8 @@
 // al. 2022) the probabilities are not kept but made again from the rows' normalizers; the matrix of scores exists for a
 // few rows at a time.  Included by isa/avx512_bfloat16.cpp after vector_avx512.h and ops/rows.h.
 //
+// More than 60 lines: the backward pass names all the memory of its products once, in one place.
+//
 // A product takes its left side as rows of pairs of neighbouring values, and its right side as "pairs": 32-bit
 // elements of two values that follow each other along the sum.
 #pragma once
