@@ -255,7 +255,7 @@ def _warnings(best: Candidate, largest: float, epochs: float, bits: Sequence[int
 
 
 def is_bent(found: LadderFit) -> bool:
-            "the largest budget is missed to one side: too small budgets for a law, add larger"
+    """Every run of the largest budget is missed to one side, by far more than noise: no power law yet."""
     if found.hold_out is None:
         return False
     errors = found.hold_out.errors
