@@ -103,7 +103,7 @@ def test_what_a_plan_says(swept: Path) -> None:
 
 
 def test_many_epochs_are_refused(swept: Path) -> None:
-    answer, _ = make_plan(swept, 20.0)
+    answer, _ = make_plan(swept, 20.0, most_memory=2e6)  # a small model, for hours
     assert any("epochs" in refusal for refusal in answer.refusals)
     assert any("largest budget" in warning for warning in answer.warnings)
 

@@ -255,7 +255,7 @@ def _warnings(best: Candidate, largest: float, epochs: float, bits: Sequence[int
 
 
 def is_bent(found: LadderFit) -> bool:
-    """Every run of the largest budget is missed to one side, by far more than noise: no power law there yet."""
+    """Every run of the largest budget is missed to one side, by far more than noise: no power law yet."""
     if found.hold_out is None:
         return False
     errors = found.hold_out.errors
@@ -277,9 +277,7 @@ def _refusals(found: LadderFit, table: Sequence[Candidate], best: Candidate, epo
             f"add budgets"
         )
     elif is_bent(found):
-        refusals.append(
-            "the largest budget is missed to one side: these budgets are too small for a law, add larger"
-        )
+        refusals.append("the largest budget is missed to one side: too small budgets for a law, add larger")
     sizes = sorted(each.count.active for each in table)
     if best.count.active in (sizes[0], sizes[-1]) and len(sizes) > 1:
         refusals.append(f"the best size is at the edge of what is possible (N = {best.count.active:,})")

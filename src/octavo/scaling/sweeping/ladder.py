@@ -63,8 +63,8 @@ class Ladder:
     vocabulary: int = 512
     context: int = 128
     validation_tokens: int = 300_000
-    optimizer: str = "adamw"
-    learning_rate: float = 0.02
+    optimizer: str = "muon"
+    learning_rate: float = 0.014
     most_learning_rate: float = 0.03
     learning_rates: tuple[float, ...] = ()
     bowl_shape: tuple[int, int] = (64, 3)
