@@ -49,7 +49,8 @@ def base(tmp_path: Path) -> Path:
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
     path = tmp_path / "rows.jsonl"
-    lines = [json.dumps({"prompt": f"{a}+{b}=", "completion": str(a + b)}) for a in range(6) for b in range(6)]
+    made = [{"prompt": f"{a}+{b}=", "completion": str(a + b)} for a in range(6) for b in range(6)]
+    lines = [json.dumps(row) for row in made]
     path.write_text("\n".join(lines) + "\n")
     return path
 

@@ -32,6 +32,8 @@ LEVELS = torch.tensor(
     ]
 )  # fmt: skip
 _SMALLEST = 1e-38
+# bitsandbytes looks codes of scales up in a table of 16 bits on processors.
+_SCALE_GRID = 65535
 _STATE = "quant_state.bitsandbytes__nf4"
 
 
@@ -87,17 +89,23 @@ def quantize_nf4(weight: Tensor, *, double: bool = True) -> NF4Weight:
     if not double:
         return NF4Weight(tuple(weight.shape), packed, absmax)
     offset = absmax.mean()
-    scales, outer = _quantize(absmax - offset, scale_levels(), SCALE_BLOCK)
+    scales, outer = _quantize(absmax - offset, scale_levels(), SCALE_BLOCK, grid=_SCALE_GRID)
     return NF4Weight(tuple(weight.shape), packed, scales, outer, float(offset))
 
 
-def _quantize(values: Tensor, levels: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """(codes uint8 [n], largest magnitudes [blocks]) of values divided by the largest of their block."""
+def _quantize(values: Tensor, levels: Tensor, block: int, grid: int = 0) -> tuple[Tensor, Tensor]:
+    """(codes uint8 [n], largest magnitudes [blocks]) of values divided by the largest of their block.
+
+    grid: round to so many steps from -1 to 1 first.
+    """
     flat = values.reshape(-1)
     padded = torch.nn.functional.pad(flat, (0, -len(flat) % block)).view(-1, block)
     absmax = padded.abs().amax(dim=1)
     scaled = padded * (1.0 / absmax.clamp(min=_SMALLEST))[:, None]
-    return _nearest(scaled.clamp(-1, 1).view(-1)[: len(flat)], levels), absmax
+    scaled = scaled.clamp(-1, 1).view(-1)[: len(flat)]
+    if grid:
+        scaled = ((scaled + 1.0) * 0.5 * grid + 0.5).floor() * 2.0 / grid - 1.0
+    return _nearest(scaled, levels), absmax
 
 
 def _nearest(values: Tensor, levels: Tensor) -> Tensor:
