@@ -58,7 +58,7 @@ def rows(tmp_path: Path) -> Path:
 def config(base: Path, rows: Path, out: Path, **options: object) -> TuningConfig:
     given = {"rank": 4, "steps": 8, "batch": 6, "context": 48, "learning_rate": 1e-2, "precision": "float32"}
     return TuningConfig(
-        out=str(out), model=str(base), data=(str(rows),), optimizer="adamw", schedule="cosine", threads=1,
+        out=str(out), base=str(base), data=(str(rows),), optimizer="adamw", schedule="cosine", threads=1,
         **{**given, **options},
     )  # fmt: skip
 

@@ -99,7 +99,7 @@ def command(
         if out is None and not preview:
             raise click.UsageError("give --out DIR for the adapter, or --preview to look at the rows.")
         given = {name: value for name, value in options.items() if value not in (None, ())}
-        task = tuning.prepare(TuningConfig(out=out or "", model=model, **given))
+        task = tuning.prepare(TuningConfig(out=out or "", base=model, **given))
         if preview:
             _preview(task)
             return

@@ -96,6 +96,9 @@ def read_tuning_rows(config: TuningConfig, encoder: Encoder) -> Rows:
 class Tuning:
     """The task.  checkpoint: the base."""
 
+    forward_methods: tuple[str, ...] = ("hidden",)
+    tokenizer = None  # stays with the base
+
     def __init__(self, config: TuningConfig, checkpoint: Checkpoint, rows: Rows, encoder: Encoder) -> None:
         self.config, self.checkpoint, self.rows, self.encoder = config, checkpoint, rows, encoder
         dtype = DTYPES[config.precision]
@@ -119,6 +122,11 @@ class Tuning:
         # Frozen weights are in two products (forward, gradient of the input), trained ones in three.
         self.flops_per_token = 6.0 * weights if config.method == "full" else 4.0 * weights + 6.0 * trained
         self._longest = sorted(len(example.tokens) for example in rows.training)
+
+    @property
+    def kept_targets(self) -> int:
+        """Tokens that a whole validation tells."""
+        return sum(int(example.learned[1:].sum()) for example in self.rows.kept)
 
     def batches(self, step: int, rank: int = 0, world: int = 1) -> list[Batch]:
         """The micro-batches of a step: rows in an order of seed and epoch, those of like length together."""
@@ -275,7 +283,7 @@ def prepare(config: TuningConfig) -> Tuning:
     """Read base and rows.  Raises FormatError and UnsupportedError before anything is trained."""
     from octavo.weights import hub
 
-    checkpoint = open_checkpoint(hub.resolve(config.model))
+    checkpoint = open_checkpoint(hub.resolve(config.base))
     shape = checkpoint.config
     encoder = make_encoder(checkpoint)
     config = with_rate(replace(config, context=min(config.context, shape.context_length)))

@@ -19,14 +19,14 @@ _RATES = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5}
 class TuningConfig(TrainingConfig):
     """A run of `octavo tune`.  0 means "derived".
 
-    model: the base.  method: "lora" and "qlora" train pairs of `rank` in `targets`; "full" trains all.
+    base: the model.  method: "lora" and "qlora" train pairs of `rank` in `targets`; "full" trains all.
     rank_stabilized, decomposed: rsLoRA and DoRA.  up_rate: the learning rate of up by that of down (LoRA+,
     Hayou et al. 2024).  epochs: passes over the rows, where neither steps nor minutes are given.
     batch: rows of an update.  context: longer rows are cut (`cut`) or refused.
     patience: stop after so many validations without a better loss; 0 never.
     """
 
-    model: str = ""
+    base: str = ""
     method: str = "lora"
     rank: int = 16
     alpha: float = 32.0
@@ -61,7 +61,7 @@ class TuningConfig(TrainingConfig):
     def adapter(self) -> AdapterConfig:
         return AdapterConfig(
             rank=self.rank, alpha=self.alpha, dropout=self.adapter_dropout, targets=self.targets,
-            rank_stabilized=self.rank_stabilized, decomposed=self.decomposed, base=self.model,
+            rank_stabilized=self.rank_stabilized, decomposed=self.decomposed, base=self.base,
         )  # fmt: skip
 
 
