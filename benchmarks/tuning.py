@@ -126,7 +126,6 @@ def apart(build: Build, folder: Path, threads: int) -> Iterator[Callable[[], tup
 def _serve(connection: Connection, build: Build, folder: Path, threads: int) -> None:
     torch.set_num_threads(threads)
     step = build(folder)
-    step()  # warm
     while connection.recv():
         speed = step()
         connection.send((speed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3))
@@ -164,7 +163,7 @@ def run(options: Options) -> Report:
                     )
                     for side, build in builds.items()
                 }
-                samples = take_turns(asked, min(options.rounds, 4), "speed")
+                samples = take_turns(asked, options.rounds, "speed")
             report.add("SmolLM2-135M's shape", f"{work}, {ROWS} x {CONTEXT} tokens, rank {RANK}", samples)
             ours, peer = (float(np.median(each)) for each in samples.values())
             least, most = memory.values()
