@@ -53,7 +53,7 @@ void check_bytes(int type, int rows, int columns, const Bytes& bytes) {
 
 void step(Model& model, const Integers& tokens, const Integers& positions, const Integers& rows, const Table& block_tables,
           const Integers& outputs, std::optional<Matrix> logits, std::optional<Matrix> hidden,
-          std::optional<Table> shares) {
+          std::optional<Table> shares, std::optional<Integers> adapters) {
   require(positions.size() == tokens.size() && rows.size() == tokens.size(),
           "tokens, positions and rows must have one length");
   require(!logits || (logits->shape(0) == outputs.size() && int(logits->shape(1)) == model.vocabulary_size()),
@@ -66,6 +66,8 @@ void step(Model& model, const Integers& tokens, const Integers& positions, const
                                 int(outputs.size()), logits ? logits->data() : nullptr,
                                 hidden ? hidden->data() : nullptr};
   if (shares) input.shares = shares->data(), input.share_count = int(shares->shape(0));
+  require(!adapters || adapters->size() == block_tables.shape(0), "adapters must have one number for each row of the block tables");
+  if (adapters) input.adapters = adapters->data();
   nb::gil_scoped_release unlocked;
   model.step(input);
 }
@@ -172,7 +174,13 @@ void bind_running(nb::class_<Model>& model) {
   model
       .def("finish", &Model::finish, nb::call_guard<nb::gil_scoped_release>())
       .def("step", &step, "tokens"_a, "positions"_a, "rows"_a, "block_tables"_a, "outputs"_a, "logits"_a.none(),
-           "hidden"_a.none() = nb::none(), "shares"_a.none() = nb::none())
+           "hidden"_a.none() = nb::none(), "shares"_a.none() = nb::none(), "adapters"_a.none() = nb::none())
+      .def("add_low_rank", [](Model& self, int adapter, int matrix, int first_row, const Matrix& down, const Matrix& up) {
+        require(down.shape(0) == up.shape(1), "down [rank, columns] and up [rows, rank] must have one rank");
+        self.add_low_rank(adapter, matrix, first_row, int(down.shape(0)), int(down.shape(1)), down.data(), int(up.shape(0)),
+                          up.data());
+      }, "adapter"_a, "matrix"_a, "first_row"_a, "down"_a, "up"_a)
+      .def("clear_adapter", &Model::clear_adapter, "adapter"_a)
       .def("copy_block", &Model::copy_block, "source"_a, "target"_a)
       .def("cancel", &Model::cancel)
       .def_prop_ro("weight_bytes", &Model::weight_bytes)

@@ -3,7 +3,9 @@
 #include <nanobind/nanobind.h>
 
 #include <cstdint>
+#include <vector>
 
+#include "model/unpack.h"
 #include "ops/training.h"
 #include "support/team.h"
 
@@ -107,6 +109,26 @@ void weight_gradient(Address parallel, int threads, Address out_gradient, Addres
   Team(parallel, threads).run(kernels().weight_gradient, task, octavo::weight_gradient_pieces(task));
 }
 
+// Packed frozen weights to bfloat16; `blocks` are of 64 elements.
+void unpack_nf4(Address parallel, int threads, Address codes, Address absmax, std::size_t blocks, Address out) {
+  nb::gil_scoped_release unlocked;
+  const auto begin = [&](int piece) { return blocks * std::size_t(piece) / octavo::kNormPieces; };
+  octavo::run_pieces(at<void(void (*)(void*), void*, unsigned, unsigned)>(parallel), threads, octavo::kNormPieces, [&](int piece) {
+    octavo::unpack_nf4(at<std::uint8_t>(codes), at<float>(absmax), begin(piece), begin(piece + 1), at<octavo::Bfloat>(out));
+  });
+}
+
+void unpack_blocks(Address parallel, int threads, int type, Address bytes, int rows, int columns, Address out) {
+  const octavo::BlockType block = octavo::block_type(type);
+  nb::gil_scoped_release unlocked;
+  octavo::run_pieces(at<void(void (*)(void*), void*, unsigned, unsigned)>(parallel), threads, octavo::kNormPieces, [&](int piece) {
+    std::vector<float> scratch(columns);
+    for (int row = octavo::first_row(rows, piece); row < octavo::first_row(rows, piece + 1); ++row)
+      octavo::unpack_row(block, at<std::uint8_t>(bytes) + octavo::row_bytes(block, columns) * row, columns, scratch.data(),
+                         at<octavo::Bfloat>(out) + std::size_t(columns) * row);
+  });
+}
+
 }  // namespace
 
 void bind_training(nb::module_& module) {
@@ -120,4 +142,6 @@ void bind_training(nb::module_& module) {
   module.def("train_heads", &heads);
   module.def("train_cross_entropy", &cross_entropy);
   module.def("train_weight_gradient", &weight_gradient);
+  module.def("unpack_nf4", &unpack_nf4, "parallel"_a, "threads"_a, "codes"_a, "absmax"_a, "blocks"_a, "out"_a);
+  module.def("unpack_blocks", &unpack_blocks, "parallel"_a, "threads"_a, "type"_a, "bytes"_a, "rows"_a, "columns"_a, "out"_a);
 }

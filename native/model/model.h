@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "model/block_formats.h"
+#include "model/low_rank.h"
 #include "ops/kernels.h"
 #include "support/aligned.h"
 #include "support/thread_pool.h"
@@ -82,6 +83,7 @@ struct StepInput {
   // else, each at its position: no mask, and the bits are those of the branch alone.
   const std::int32_t* shares = nullptr;  // [share_count][2]: a token of the step, one more row that stores it
   int share_count = 0;
+  const std::int32_t* adapters = nullptr;  // [S]: each row's adapter, -1 for none; null: none at all
 };
 
 class Model {
@@ -109,6 +111,10 @@ class Model {
   // --- running ---
   void step(const StepInput& input);
   void cancel() { cancelled_.store(true); }
+  // Adapters (Hu et al. 2021): sequences that name one get up (down x) added to what rows first_row.. of a matrix give.
+  // down [rank][columns], up [rows][rank], the scale already in it.  Between steps.
+  void add_low_rank(int adapter, int matrix, int first_row, int rank, int columns, const float* down, int rows, const float* up);
+  void clear_adapter(int adapter);
   void copy_block(int from, int to);  // all layers' keys and values
 
   std::size_t weight_bytes() const { return weights_.size() + lower_plane_.size(); }  // packed
@@ -124,7 +130,7 @@ class Model {
   struct Table { BlockType type; int rows, columns; const std::uint8_t* bytes; };
   struct Source { BlockType type; int rows, columns; const std::uint8_t* bytes; BlockType packed; bool in_planes = false; };
   struct Rope { std::vector<float> frequencies; float factor; AlignedBuffer<float> cosines, sines; };
-  struct Sequence { int first, count, keys; const std::int32_t* blocks; };
+  struct Sequence { int first, count, keys, adapter; const std::int32_t* blocks; };
   struct AttentionPiece { int sequence, head, first_row, rows, split_begin, split_end; };
 
   Stage& open_stage();
@@ -137,6 +143,9 @@ class Model {
   void run_row(const RowOperation& operation, int token);
   void merge_partials(const Stage& stage, int token);
   void run_matmul_piece(const Stage& stage, int piece);
+  const AdapterPairs* adapter_of(int token) const;
+  void low_rank_inner(const Stage& stage, int token);
+  void add_low_rank_piece(const Stage& stage, int matrix, int first_row, int last_row, const MatmulTask& task);
   void run_attention_piece(const AttentionPart& part, const AttentionPiece& piece, int thread);
   void set_floors(const Stage& stage);
   MatmulTask matmul_task(const Stage& stage, const MatmulPart& part);
@@ -166,6 +175,9 @@ class Model {
   int cache_layers_ = 0, cache_heads_ = 0, cache_blocks_ = 0, heads_ = 0;
   CacheLayer cache_shape_{};
 
+  std::vector<AdapterPairs> adapters_;
+  int most_inner_ = 0;  // floats of a token's products with the downs of a stage, over all stages and adapters
+
   // Of the step that runs; the mutex lets one in at a time.
   std::mutex mutex_;
   StepInput input_{};
@@ -180,6 +192,7 @@ class Model {
   AlignedBuffer<float> packed_;  // float activations
   std::vector<float> piece_largest_;  // [pieces of the logits' sweep][outputs]
   std::vector<float> floors_;         // [outputs]
+  std::vector<float> inner_;          // [tokens][most_inner_], where any sequence has an adapter
   std::atomic<bool> cancelled_{false};
   bool stopped_ = false;
   WorkShare row_share_, sweep_share_;

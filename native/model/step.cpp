@@ -51,6 +51,8 @@ void Model::check(const StepInput& input) const {
   }
   for (int r = 0; r < input.output_count; ++r)
     require(input.outputs[r] >= 0 && input.outputs[r] < input.token_count, "an output must be one of the step's tokens");
+  for (int row = 0; input.adapters && row < input.sequence_count; ++row)
+    require(input.adapters[row] >= -1 && input.adapters[row] < int(adapters_.size()), "a row names an adapter that is not there");
 }
 
 void Model::prepare(const StepInput& input) {
@@ -61,7 +63,8 @@ void Model::prepare(const StepInput& input) {
   token_sequence_.resize(input.token_count);
   for (int t = 0; t < input.token_count; ++t) {
     if (t == 0 || input.rows[t] != input.rows[t - 1])
-      sequences_.push_back({t, 0, 0, input.block_tables + std::size_t(input.rows[t]) * input.table_width});
+      sequences_.push_back({t, 0, 0, input.adapters ? input.adapters[input.rows[t]] : -1,
+                            input.block_tables + std::size_t(input.rows[t]) * input.table_width});
     sequences_.back().count++;
     sequences_.back().keys = input.positions[t] + 1;
     token_sequence_[t] = int(sequences_.size()) - 1;
@@ -77,6 +80,7 @@ void Model::prepare(const StepInput& input) {
     }
   }
   plan_attention();
+  if (input.adapters) inner_.resize(std::size_t(most_inner_) * input.token_count);
   if (lower_plane_.size() && input.logits) {
     floors_.resize(input.output_count);
     piece_largest_.resize(std::size_t(matmul_pieces(stages_.back())) * input.output_count);
@@ -194,6 +198,7 @@ void Model::run_rows(const Stage& stage, int row) {
   if (stage.merges && partial_) merge_partials(stage, token);
   for (const RowOperation& operation : stage.rows) run_row(operation, token);
   if (stage.matmuls.empty()) return;
+  if (input_.adapters) low_rank_inner(stage, token);
   bool quantize = false, pack = false;
   for (const MatmulPart& part : stage.matmuls) (matrices_[part.matrix].format.is_float() ? pack : quantize) = true;
   const int width = tile_width(rows_of(stage)), tile = row / width, slot = row % width;
@@ -311,6 +316,7 @@ void Model::run_matmul_piece(const Stage& stage, int piece) {
   visit_piece(stage, piece, [&](const MatmulPart& part, int first, int last) {
     const MatmulTask task = matmul_task(stage, part);
     kernels_->matmul(task, first, last);
+    if (input_.adapters) add_low_rank_piece(stage, part.matrix, first * kPanelRows, last * kPanelRows, task);
     if (!stage.is_logits) return;
     for (int row = 0; row < task.tokens; ++row) {
       float* out = task.out + task.out_stride * row + first * kPanelRows;

@@ -25,6 +25,7 @@ from octavo.structured import StructuredOutput
 from octavo.weights.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from octavo.decoding.adapters import AdapterTable
     from octavo.decoding.constraint import ForcedMode
     from octavo.decoding.engine import Engine
     from octavo.decoding.kv_cache import KVChoice, KVType
@@ -61,6 +62,7 @@ class Model:
         threads: int,
         max_sequences: int,
         speculation: Speculation | None = None,
+        adapters: AdapterTable | None = None,
     ) -> None:
         from octavo.decoding.engine import Engine
 
@@ -72,6 +74,7 @@ class Model:
         engine = Engine(runner, max_sequences=max_sequences, speculation=speculation)
         self._running: tuple[Runner, Engine] | None = (runner, engine)
         self._checkpoint = checkpoint
+        self._adapters = adapters
 
     @property
     def runner(self) -> Runner:
@@ -155,8 +158,8 @@ class Model:
         pooling, normalize = self.config.pooling or "mean", self.config.normalize_embeddings
         return pooled_states(self.runner, self.engine.borrow, batch, pooling=pooling, normalize=normalize)
 
-    def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
-        """Logits after each token, float32 [T, V]: row t tells of token t + 1."""
+    def logits(self, token_ids: Sequence[int], *, adapter: str | None = None) -> NDArray[np.float32]:
+        """Logits after each token, float32 [T, V]: row t tells of token t + 1.  adapter: by its name."""
         tokens = self._check_tokens(token_ids)
         needed, there = 4 * len(tokens) * self.runner.vocabulary_size, machine.available_memory()
         if needed > there:
@@ -164,7 +167,19 @@ class Model:
                 f"logits of {len(tokens)} tokens need {needed / 2**30:.1f} GiB, and {there / 2**30:.1f} GiB "
                 "are available: ask for fewer tokens at once"
             )
-        return self.engine.score(tokens)
+        return self.engine.score(tokens, self._adapter_number(adapter))
+
+    # Adapters
+
+    @property
+    def adapters(self) -> AdapterTable:
+        """LoRA adapters by name: `.add(name, folder)`, `.remove(name)`, `.names`."""
+        if self._adapters is None:
+            raise UnsupportedError(f"{self.name}: an encoder takes no adapters")
+        return self._adapters
+
+    def _adapter_number(self, name: str | None) -> int:
+        return -1 if name is None else self.adapters.number(name)
 
     # Life
 
@@ -215,6 +230,7 @@ class Model:
         stop: str | Sequence[str] | None = None,
         grammar: Any = None,
         forced_tokens: ForcedMode | None = None,
+        adapter: str | None = None,
         **sampling: Any,
     ) -> Stream:
         if self.config.is_encoder:
@@ -235,6 +251,7 @@ class Model:
             max_tokens=most,
             end_ids=self.tokenizer.end_ids,
             constraint=constraint,
+            adapter=self._adapter_number(adapter),
         )
         return Stream(generation, self.tokenizer.stream(), stops)
 
@@ -278,6 +295,7 @@ def load(
     draft: str | Path = "suffix",
     draft_max: int = 16,
     verify: Rule = "equality",
+    adapters: Mapping[str, str | Path] | None = None,
     offline: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Model:
@@ -295,11 +313,13 @@ def load(
         is; its guesses come where the text repeats nothing.  draft_max: most tokens ahead.
     verify: "equality" with what the model draws by itself, so that a seed gives one text; "token" or "block"
         keep more of a model's drafts at high temperatures, and the same distribution (docs/speculation.md).
+    adapters: name -> folder of a LoRA adapter of this model, for `generate(..., adapter=name)`.
     offline: never use the network.  progress: told how a download goes.
 
     Raises ModelNotFoundError, DownloadError, FormatError, UnsupportedError, and OutOfMemoryError before any
     memory is taken that is not there.
     """
+    from octavo.decoding.adapters import AdapterTable
     from octavo.decoding.kv_cache import resolve_kv_type
     from octavo.decoding.plan import build_runner
     from octavo.weights import hub
@@ -325,6 +345,9 @@ def load(
         building = beside.submit(build_runner, config, checkpoint.tensors, threads, block_count, stored)
         tokenizer = checkpoint.tokenizer()
         runner = building.result()
+    table = AdapterTable(runner, config) if config.causal else None
+    if adapters and table is not None:
+        table.add_all(adapters)
     speculation = None
     if checkpoint.config.causal and str(draft) != "off":
         from octavo.drafting import draft_model, speculation_for
@@ -343,6 +366,7 @@ def load(
         threads=threads,
         max_sequences=max_sequences,
         speculation=speculation,
+        adapters=table,
     )
 
 

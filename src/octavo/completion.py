@@ -47,6 +47,7 @@ class GenerationOptions(TypedDict, total=False):
     # re.compile(...), GBNF, list of choices, or a Grammar (octavo.structured.as_grammar).  It always closes
     # before max_tokens.
     grammar: Any
+    adapter: str | None  # the name of an adapter that the model was loaded with
     forced_tokens: Literal["canonical", "exact", "off"] | None  # what is not sampled where there is no choice
 
 

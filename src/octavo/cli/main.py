@@ -18,6 +18,8 @@ VERBS = {
     "bench": ("bench", "How fast this machine runs a model, beside how fast it could."),
     "perplexity": ("perplexity", "How well a model predicts a text."),
     "train": ("train", "A model of your own, from text to a folder that runs."),
+    "tune": ("tune", "A model fitted to your rows: LoRA, QLoRA, or all of it."),
+    "merge": ("merge", "An adapter made part of its model."),
     "translate": ("translate", "Texts to another language, with a translator trained here."),
     "eval": ("evaluate", "How well a trained model does on data."),
     "report": ("report", "One page with the curves of a training run."),

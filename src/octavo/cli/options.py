@@ -19,6 +19,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 # How long a prompt given as an argument waits for a pipe to bring its first byte.
 PIPE_PATIENCE_SECONDS = 1.0
+# The name under which the adapter of a command line is loaded.
+_ADAPTER = "adapter"
 
 
 class TokenBias(click.ParamType[tuple[int, float]]):
@@ -113,6 +115,7 @@ _MODEL_OPTIONS = (
         show_default=True,
         help="Guess at most this many tokens ahead.",
     ),
+    click.option("--adapter", metavar="DIR", help="A LoRA adapter of this model (octavo tune, PEFT)."),
     click.option("--offline", is_flag=True, help="Never use the network."),
 )
 
@@ -144,6 +147,7 @@ def generation_arguments(options: dict[str, Any]) -> dict[str, Any]:
     names += ["presence_penalty", "frequency_penalty", "seed"]
     arguments = {name: options.pop(name) for name in names}
     arguments["logit_bias"] = dict(options.pop("logit_bias")) or None
+    arguments["adapter"] = _ADAPTER if options.get("adapter") else None
     arguments["stop"] = list(options.pop("stop")) or None
     return {name: value for name, value in arguments.items() if value is not None}
 
@@ -153,6 +157,8 @@ def load_model(name: str | None, *, quiet: bool, **options: Any) -> Model:
     from octavo import api
     from octavo.weights.hub import DEFAULT_MODEL
 
+    if (adapter := options.pop("adapter", None)) is not None:
+        options["adapters"] = {_ADAPTER: adapter}
     with ProgressBar("bringing the model", quiet=quiet, byte_sizes=True) as progress:
         return api.load(name or DEFAULT_MODEL, progress=progress, **options)
 

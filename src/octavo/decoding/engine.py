@@ -4,6 +4,8 @@ A step is: choose tokens of all sequences (scheduler.py), one forward over them 
 (sampling.py), commit.  There is no background thread: whichever thread asks for a token that is not there yet
 runs the step for all, the others wait for it.  Their tokens are then there too.
 
+More than 400 lines: steps, turns and whole texts share one lock.
+
 T: tokens of a text, V: vocabulary, H: hidden size, R: sequences that get a token in a step.
 """
 
@@ -25,7 +27,7 @@ from octavo.decoding.drawing import Drawer
 from octavo.decoding.kv_cache import blocks_for
 from octavo.decoding.runner import Runner, TreeRunner
 from octavo.decoding.sampling import SamplingOptions
-from octavo.decoding.scheduler import FinishReason, Scheduler, Step, TokenSequence
+from octavo.decoding.scheduler import FinishReason, Scheduler, Step, TokenSequence, step_extras
 from octavo.decoding.speculation.speculation import Speculation
 from octavo.decoding.speculation.verification import follow, judge
 from octavo.errors import OctavoError, OutOfMemoryError
@@ -150,6 +152,7 @@ class Engine:
         max_tokens: int,
         end_ids: Collection[int] = (),
         constraint: Constraint | None = None,
+        adapter: int = -1,
     ) -> Generation:
         """Begin a generation, within a grammar if asked; nothing runs before a token is asked for.
 
@@ -174,6 +177,7 @@ class Engine:
             submitted=time.perf_counter(),
             length=len(prompt),
             constraint=constraint,
+            adapter=adapter,
         )
         if constraint is not None:
             sequence.begin(constraint.forced([], max_tokens))
@@ -291,7 +295,7 @@ class Engine:
         self._drawer.begin(step)
         for source, target in step.copies:
             cast(TreeRunner, self.runner).copy_block(source, target)
-        tree = (None, np.array(step.shares, np.int32)) if step.shares else ()
+        shares = np.array(step.shares, np.int32) if step.shares else None
         cast(TreeRunner, self.runner).step(
             step.tokens[:count],
             step.positions[:count],
@@ -299,7 +303,7 @@ class Engine:
             self._scheduler.block_tables,
             step.outputs[:outputs],
             logits,
-            *tree,
+            *step_extras(shares, self._scheduler.adapters),
         )
         if not outputs:
             return []
@@ -372,18 +376,19 @@ class Engine:
 
     # Whole texts, without drawing
 
-    def score(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+    def score(self, token_ids: Sequence[int], adapter: int = -1) -> NDArray[np.float32]:
         """Logits after each token of a text, float32 [T, V], in chunks of a step."""
         ids = self.check_ids("the text", token_ids)
         logits = np.empty((len(ids), self.runner.vocabulary_size), np.float32)
         with self.borrow(blocks_for(len(ids), self.runner.block_size)) as blocks:
             table = np.array([blocks], np.int32)
+            more = step_extras(None, np.array([adapter], np.int32))
             for begin in range(0, len(ids), self.runner.max_step_tokens):
                 part = ids[begin : begin + self.runner.max_step_tokens]
                 every = np.arange(len(part), dtype=np.int32)
                 end = begin + len(part)
                 self.runner.step(
-                    part, every + np.int32(begin), np.zeros_like(part), table, every, logits[begin:end]
+                    part, every + np.int32(begin), np.zeros_like(part), table, every, logits[begin:end], *more
                 )
         return logits
 

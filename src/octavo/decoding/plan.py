@@ -48,9 +48,17 @@ class NativeRunner:
     released."""
 
     def __init__(
-        self, model: _native.Model, config: ModelConfig, *, block_count: int, bytes_per_token: int
+        self,
+        model: _native.Model,
+        config: ModelConfig,
+        *,
+        block_count: int,
+        bytes_per_token: int,
+        matrices: Mapping[str, int],
     ) -> None:
         self._model = model
+        self._matrices = matrices
+        self.config = config
         self.vocabulary_size = config.vocabulary_size
         self.hidden_size = config.hidden_size
         self.block_size = BLOCK_TOKENS
@@ -67,6 +75,30 @@ class NativeRunner:
         self.step = model.step
         self.cancel = model.cancel
         self.copy_block = model.copy_block
+
+    def add_low_rank(
+        self, adapter: int, name: str, down: npt.NDArray[np.float32], up: npt.NDArray[np.float32]
+    ) -> None:
+        """Sequences of this adapter get up @ down added to a linear layer (blk.0.attn_q).
+
+        down [rank, inputs], up [outputs, rank], the scale in it, rows in the order of the file.  Raises
+        UnsupportedError for a layer that is not computed by a matrix of its own.
+        """
+        first = 0
+        matrix = self._matrices.get(f"{name}.weight")
+        stem, _, part = name.rpartition(".")
+        if matrix is None and part in ("attn_q", "attn_k", "attn_v"):
+            matrix = self._matrices.get(f"{stem}.attn_qkv.weight")
+            keys = self.config.key_value_heads * self.config.head_width
+            queries = self.config.heads * self.config.head_width
+            first = {"attn_q": 0, "attn_k": queries, "attn_v": queries + keys}[part]
+        if matrix is None:
+            raise UnsupportedError(f"{name}: this model has no such matrix: merge the adapter instead")
+        self._model.add_low_rank(adapter, matrix, first, np.ascontiguousarray(down), np.ascontiguousarray(up))
+
+    def remove_adapter(self, adapter: int) -> None:
+        """Give its memory back; no sequence may use it any more."""
+        self._model.clear_adapter(adapter)
 
     def hidden(
         self,
@@ -151,6 +183,7 @@ class _Planner:
         max_tokens = MAX_STEP_TOKENS if config.causal else max(MAX_STEP_TOKENS, config.context_length)
         self.model = _native.Model(threads, max_tokens, isa)
         self.bytes_per_token = 0
+        self.matrices: dict[str, int] = {}
         self.ropes: dict[RopeConfig, int] = {}
         # An encoder sees a text in one step and needs no earlier keys: its layers share one layer of cache.
         self.model.cache(
@@ -196,7 +229,8 @@ class _Planner:
         coarsely = self.coarse and columns % 32 == 0 and name.startswith("blk.")
         coarsely = coarsely and tensor.data.nbytes > coarse_bytes
         self.bytes_per_token += coarse_bytes if coarsely else tensor.data.nbytes
-        return self.model.matrix(int(tensor.type), rows, columns, tensor.data, coarsely)
+        self.matrices[name] = self.model.matrix(int(tensor.type), rows, columns, tensor.data, coarsely)
+        return self.matrices[name]
 
     def table(self, name: str) -> int:
         tensor = self.tensor(name)
@@ -223,7 +257,13 @@ class _Planner:
         model.finish()
         _forget_pages(self.tensors)
         bytes_per_token = self.bytes_per_token - model.deferred_bytes
-        return NativeRunner(model, config, block_count=self.block_count, bytes_per_token=bytes_per_token)
+        return NativeRunner(
+            model,
+            config,
+            block_count=self.block_count,
+            bytes_per_token=bytes_per_token,
+            matrices=self.matrices,
+        )
 
     def _embed(self) -> None:
         config, model = self.config, self.model

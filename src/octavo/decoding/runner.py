@@ -41,14 +41,18 @@ class Runner(Protocol):
         block_tables: NDArray[np.int32],
         outputs: NDArray[np.int32],
         logits: NDArray[np.float32],
+        hidden: None = None,
+        shares: None = None,
+        adapters: NDArray[np.int32] | None = None,
         /,
     ) -> None:
         """Run tokens int32 [T] at positions [T]; rows [T] says whose row of block_tables [S, B] a token uses.
 
         Tokens of one sequence are consecutive and ascend in position.  Their keys and values are stored
         before any attention, so a chunk of a prompt is one call.  Logits float32 [R, V] are written for the
-        tokens with the indices outputs [R].  Any exception, of `cancel` too, leaves the stored keys and
-        values undefined.
+        tokens with the indices outputs [R].  adapters int32 [S]: of each row of the block tables, or -1;
+        hidden and shares are the native step's own.  Any exception, of `cancel` too, leaves the stored keys
+        and values undefined.
         """
 
     def hidden(
@@ -81,6 +85,7 @@ class TreeRunner(Protocol):
         logits: NDArray[np.float32],
         hidden: None = None,
         shares: NDArray[np.int32] | None = None,
+        adapters: NDArray[np.int32] | None = None,
         /,
     ) -> None:
         """As `Runner.step`; shares int32 [n, 2]: a token by index, and one more row whose blocks store it."""

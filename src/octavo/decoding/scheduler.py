@@ -1,5 +1,7 @@
 """Which new tokens run in the next step: continuous batching over a paged KV cache.
 
+More than 400 lines: choosing, committing and taking back change one state.
+
 A sequence has tokens, and a number of them whose keys and values are in the cache.  What is not there yet is
 to be run: one token of a generation, a chunk of a prompt, or everything again after a preemption.  There is
 no other difference between prompt and generation (Yu et al. 2022, Orca; Agrawal et al. 2023, Sarathi: chunked
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +40,7 @@ class TokenSequence:
 
     ids: int32, prompt and generated tokens, with room for all that may come.  length: how many there are.
     cached: how many have keys and values in the cache.  row: of the block tables, -1 while it waits.
-    constraint: the grammar that its text is within.
+    constraint: the grammar that its text is within.  adapter: the runner's number of it, -1 for none.
     error: why it ended without a token, for its owner.  abandoned: nobody can ask for its tokens any more.
     submitted, started, first_token, last_token: times in seconds; 0 before.
     drafted, accepted: tokens that were guessed and verified, and those of them that were right.
@@ -58,6 +60,7 @@ class TokenSequence:
     generated: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     constraint: Constraint | None = None
+    adapter: int = -1
     error: Exception | None = None
     abandoned: bool = False
     started: float = 0.0
@@ -192,6 +195,13 @@ class Step:
         self.token_count = end
 
 
+def step_extras(shares: NDArray[np.int32] | None, adapters: NDArray[np.int32]) -> tuple[Any, ...]:
+    """What `Runner.step` is given after the logits: nothing where there are no branches and no adapters."""
+    if (adapters >= 0).any():
+        return None, shares, adapters
+    return () if shares is None else (None, shares)
+
+
 class Scheduler:
     """Chooses the tokens of each step and keeps the block tables.  Its caller sees to it that one thread is
     inside.
@@ -209,6 +219,7 @@ class Scheduler:
         self.allocator = BlockAllocator(runner.block_count)
         rows = self.max_sequences + (MOST_BRANCHES if max_drafted else 0)
         self.block_tables = np.zeros((rows, runner.block_count), np.int32)
+        self.adapters = np.full(rows, -1, np.int32)  # of each row of the block tables
         self.sequences: list[TokenSequence] = []
         self.running = 0
         self._free_rows = list(range(self.max_sequences - 1, -1, -1))
@@ -295,6 +306,7 @@ class Scheduler:
         for chain in draft.chains()[1:]:
             _, needed = blocks_of_branch(draft, chain, sequence.length, self.block_size)
             own, row = self.allocator.allocate(needed), self._branch_rows.pop()
+            self.adapters[row] = sequence.adapter
             branch = fork(draft, chain, sequence.length, self.block_size, tables, own, row)
             self.block_tables[row, : len(branch.table)] = branch.table
             tables.append(branch.table)
@@ -331,6 +343,7 @@ class Scheduler:
     def restart(self) -> None:
         """Trust nothing but the sequences' tokens: all wait, and all blocks are free."""
         self.allocator.reset()
+        self.adapters[:] = -1
         self._free_rows = list(range(self.max_sequences - 1, -1, -1))
         self._branch_rows = list(range(self.max_sequences, len(self.block_tables)))
         self.running = 0
@@ -378,6 +391,7 @@ class Scheduler:
             if self.allocator.free_count < needed + (1 if self.running else 0):
                 return
             sequence.row = self._free_rows.pop()
+            self.adapters[sequence.row] = sequence.adapter
             sequence.started = sequence.started or now
             self._give(sequence, needed)
             self.running += 1
@@ -396,4 +410,5 @@ class Scheduler:
     def _take_back(self, sequence: TokenSequence) -> None:
         self.allocator.release(sequence.blocks)
         self._free_rows.append(sequence.row)
+        self.adapters[sequence.row] = -1
         sequence.blocks, sequence.row, sequence.cached = [], -1, 0

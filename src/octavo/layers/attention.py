@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from octavo.layers import native_training
-from octavo.layers.bfloat16 import Bfloat16Linear
 from octavo.layers.fused import causal_attention, norm_and_rotate
 from octavo.layers.normalization import RMSNorm
 from octavo.layers.rope import looked_up_angles, rope_angles, rotate
@@ -77,7 +76,7 @@ class Attention(nn.Module):
         self.key = nn.Linear(hidden, config.key_value_heads * width, bias=input_bias)
         self.value = nn.Linear(hidden, config.key_value_heads * width, bias=input_bias)
         self.output = nn.Linear(config.heads * width, hidden, bias=output_bias)
-        self.joined: Bfloat16Linear | None = None
+        self.joined: nn.Module | None = None
         if config.query_key_norm:
             self.query_norm = RMSNorm(width, config.norm_epsilon, config.norm_offset)
             self.key_norm = RMSNorm(width, config.norm_epsilon, config.norm_offset)

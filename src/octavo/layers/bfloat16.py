@@ -67,7 +67,7 @@ class _Product(torch.autograd.Function):
         if biases:
             lowered = [bias.to(torch.bfloat16) for bias in parameters[-biases:]]
             bias = torch.cat(lowered) if len(lowered) > 1 else lowered[0]
-        return _multiply(rows, weight.laid_out, bias).view(*x.shape[:-1], -1)
+        return multiply(rows, weight.laid_out, bias).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -122,7 +122,7 @@ class Bfloat16Linear(nn.Module):
 class Joins(Protocol):
     """A module some of whose linear layers share an input: `joined` may stand for all of them."""
 
-    joined: Bfloat16Linear | None
+    joined: nn.Module | None
 
     def layers_of_one_input(self) -> list[nn.Linear]: ...
 
@@ -135,7 +135,7 @@ def _laid_out(weight: Tensor) -> Tensor:
     return laid_out
 
 
-def _multiply(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def multiply(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """rows weight^T + bias: [N, I] and a laid out [O, I]."""
     if not weight.is_mkldnn:
         return functional.linear(rows, weight, bias)

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from octavo.layers import native_training
 from octavo.layers.activations import ACTIVATIONS
-from octavo.layers.bfloat16 import Bfloat16Linear
 from octavo.model_config import ModelConfig
 
 # PyTorch's own kernels of the same functions: one pass over memory each, for training.
@@ -33,7 +32,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(inner, hidden, bias=bias)
         self.kind = config.activation
         self.fast = fast
-        self.joined: Bfloat16Linear | None = None
+        self.joined: nn.Module | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, hidden] -> [B, T, hidden]."""

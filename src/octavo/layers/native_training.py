@@ -56,6 +56,11 @@ def _team() -> tuple[int, int]:
     return _openmp(), torch.get_num_threads()
 
 
+def openmp_team() -> tuple[int, int]:
+    """The threads that PyTorch computes with: the address of GOMP_parallel, and how many."""
+    return _team()
+
+
 def _contiguous(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype).contiguous()
 

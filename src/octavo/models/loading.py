@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +105,7 @@ def load_tensors(model: GPT | BERT, tensors: Mapping[str, NDArray[np.float32]]) 
     for name in tensors:
         if name in CONSTANTS:
             continue
-        for part, array in _split(name, tensors[name], model.config, tensors):
+        for part, array in split_tensor(name, tensors[name], model.config, tensors):
             parameter = parameter_name(part)
             _replace(model, parameter, array, name)
             missing.discard(parameter)
@@ -124,10 +125,10 @@ def parameter_name(tensor_name: str) -> str:
     return f"{prefix}{table[module]}.{kind}"
 
 
-def _split(
-    name: str, array: NDArray[np.float32], config: ModelConfig, tensors: Mapping[str, NDArray[np.float32]]
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Fused tensors as their parts under their own names; any other as it is."""
+def split_tensor(
+    name: str, array: NDArray[Any], config: ModelConfig, tensors: Container[str]
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Fused tensors as their parts under their own names; any other as it is.  Rows: numbers or bytes."""
     parts: dict[str, int] = {}  # name -> rows, from the top
     if ".attn_qkv." in name:
         fused, key_rows = "attn_qkv", config.key_value_heads * config.head_width

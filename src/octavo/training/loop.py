@@ -186,7 +186,7 @@ class Trainer:
             self._stop_at_nan(loss, batches)
         rate = self.rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate_factor", 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state.step += 1

@@ -13,6 +13,8 @@ from typing import Any
 from octavo.errors import FormatError, UnsupportedError
 from octavo.training.config import read_config
 from octavo.training.metrics import read_metrics
+from octavo.training.tuning_config import FILE_NAME as TUNING_NAME
+from octavo.training.tuning_config import read_tuning
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -34,7 +36,8 @@ def write_report(folder: Path) -> Path:
 
     Raises FormatError if no run has been here, UnsupportedError where matplotlib is not installed.
     """
-    config = read_config(folder)
+    tuned = (folder / TUNING_NAME).is_file()
+    config = read_tuning(folder) if tuned else read_config(folder)
     metrics = read_metrics(folder)
     if not metrics:
         raise FormatError(f"{folder}: the run has not taken a step yet: metrics.jsonl is empty")

@@ -282,3 +282,25 @@ def runtime_name(architecture: str, name: str) -> str | None:
         return f"{_OUTER[stem]}.{kind}" if stem in _OUTER else name
     inner = _BLOCKS.get(architecture, _LLAMA_BLOCK).get(block[2])
     return f"blk.{int(block[1])}.{inner}.{kind}" if inner else name
+
+
+_MODULE_PREFIX = {"gpt2": "transformer.h"}
+
+
+def huggingface_module(architecture: str, name: str) -> str:
+    """Hugging Face's name, in its causal model, of the linear layer or embedding that octavo calls `name`.
+
+    The inverse of `runtime_name`, for names without .weight: blk.0.attn_q -> model.layers.0.self_attn.q_proj.
+    """
+    if not name.startswith("blk."):
+        outer = {"token_embd": "embed_tokens", "output_norm": "norm"}
+        if architecture == "gpt2":
+            outer = {"token_embd": "wte", "position_embd": "wpe", "output_norm": "ln_f"}
+        prefix = "transformer" if architecture == "gpt2" else "model"
+        return f"{prefix}.{outer[name]}" if name in outer else "lm_head"
+    _, layer, inner = name.split(".", 2)
+    table = {ours: theirs for theirs, ours in _BLOCKS.get(architecture, _LLAMA_BLOCK).items()}
+    table |= {} if architecture == "gpt2" else {"ffn_up": "mlp.up_proj"}
+    if TABLE[architecture].fused_gate:
+        table["ffn_up"] = "mlp.gate_up_proj"
+    return f"{_MODULE_PREFIX.get(architecture, 'model.layers')}.{layer}.{table[inner]}"

@@ -1,0 +1,179 @@
+"""LoRA and QLoRA beside PEFT and PEFT with bitsandbytes: tokens a second and peak memory, in the same run.
+
+A model of SmolLM2-135M's shape with random weights, 4 rows of 256 tokens, rank 16 on all layers, AdamW;
+every token learned.  PEFT computes in bfloat16, over plain weights and over NF4 with double quantization.
+Each side has a process of its own; memory is the largest that it ever had, loading included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import resource
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.comparison import take_turns
+from benchmarks.report import Report, main
+from benchmarks.workload import Options
+
+ROWS, CONTEXT, RANK, VOCABULARY = 4, 256, 16, 49152
+Build = Callable[[Path], Callable[[], float]]
+
+
+def save_model(folder: Path) -> None:
+    """The base, as transformers saves it."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, vocab_size=VOCABULARY, tie_word_embeddings=True, max_position_embeddings=2048,
+    )  # fmt: skip
+    transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(folder)
+
+
+def batch() -> torch.Tensor:
+    return torch.randint(0, VOCABULARY, (ROWS, CONTEXT + 1), generator=torch.Generator().manual_seed(1))
+
+
+def octavo_step(folder: Path, method: Any) -> Callable[[], float]:
+    from octavo.adapters.base import build_adapted
+    from octavo.training.allocation import prepare_process
+    from octavo.training.losses import linear_cross_entropy
+    from octavo.training.optimizers import build_optimizer
+    from octavo.weights.adapter import AdapterConfig
+    from octavo.weights.checkpoint import open_checkpoint
+
+    prepare_process(torch.get_num_threads())
+    checkpoint = open_checkpoint(folder)
+    config = AdapterConfig(rank=RANK, alpha=2 * RANK)
+    model, adapters = build_adapted(
+        checkpoint.config, checkpoint.tensors, config, method=method, dtype=torch.bfloat16
+    )
+    optimizer = build_optimizer("adamw", adapters, learning_rate=2e-4, weight_decay=0.0)
+    tokens = batch()
+
+    def step() -> float:
+        began = time.perf_counter()
+        hidden = model.hidden(tokens[:, :-1]).flatten(0, 1)
+        targets = tokens[:, 1:].flatten()
+        linear_cross_entropy(hidden, model.head_weight, targets, 1 / len(targets)).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return ROWS * CONTEXT / (time.perf_counter() - began)
+
+    return step
+
+
+def peft_step(folder: Path, quantized: bool) -> Callable[[], float]:
+    warnings.simplefilter("ignore")
+    import peft
+    import transformers
+
+    options: dict[str, Any] = {"dtype": torch.bfloat16}
+    if quantized:
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
+    config = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    model.train()
+    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=2e-4)
+    tokens = batch()
+
+    def step() -> float:
+        began = time.perf_counter()
+        model(input_ids=tokens[:, :-1], labels=tokens[:, :-1]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return ROWS * CONTEXT / (time.perf_counter() - began)
+
+    return step
+
+
+@contextlib.contextmanager
+def apart(build: Build, folder: Path, threads: int) -> Iterator[Callable[[], tuple[float, float]]]:
+    """(tokens a second, MB at most so far) of a step, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, build, folder, threads), daemon=True)
+    process.start()
+
+    def ask() -> tuple[float, float]:
+        here.send(True)
+        found: tuple[float, float] = here.recv()
+        return found
+
+    try:
+        yield ask
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(connection: Connection, build: Build, folder: Path, threads: int) -> None:
+    torch.set_num_threads(threads)
+    step = build(folder)
+    while connection.recv():
+        speed = step()
+        connection.send((speed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3))
+
+
+def run(options: Options) -> Report:
+    report = Report("tuning", "LoRA and QLoRA outrun PEFT", "tokens a second")
+    pairs: list[tuple[str, dict[str, Build]]] = [
+        (
+            "LoRA",
+            {"octavo": partial(octavo_step, method="lora"), "PEFT": partial(peft_step, quantized=False)},
+        ),
+        (
+            "QLoRA, NF4",
+            {
+                "octavo": partial(octavo_step, method="qlora"),
+                "PEFT, bitsandbytes": partial(peft_step, quantized=True),
+            },
+        ),
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_model(folder)
+        for work, builds in pairs:
+            memory: dict[str, float] = {}
+
+            def sample(side: str, ask: Callable[[], tuple[float, float]], into: dict[str, float]) -> float:
+                speed, into[side] = ask()
+                return speed
+
+            with contextlib.ExitStack() as stack:
+                asked = {
+                    side: partial(
+                        sample, side, stack.enter_context(apart(build, folder, options.threads)), memory
+                    )
+                    for side, build in builds.items()
+                }
+                samples = take_turns(asked, options.rounds, "speed")
+            report.add("SmolLM2-135M's shape", f"{work}, {ROWS} x {CONTEXT} tokens, rank {RANK}", samples)
+            ours, peer = (float(np.median(each)) for each in samples.values())
+            least, most = memory.values()
+            report.notes.append(
+                f"{work}: {ours / peer:.1f} times as fast; peak memory {least:,.0f} MB and {most:,.0f} MB, "
+                f"{least / most:.2f} of it."
+            )
+            print(report.notes[-1])
+    return report
+
+
+if __name__ == "__main__":
+    main(run)

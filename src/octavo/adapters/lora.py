@@ -1,0 +1,162 @@
+"""LoRA: a frozen weight plus the product of two thin matrices, as a wrapper around linear layers.
+
+    y = x W^T + s (x A^T) B^T + bias               Hu et al. 2021, equation 3; s = alpha / r
+    s = alpha / sqrt(r)                            rsLoRA, Kalajdzievski 2023
+    y = (m / ||W + s B A||) (x W^T + s ...)        DoRA, Liu et al. 2024, equation 5, the norm detached (4.3)
+
+A and B are float32 masters, the products are in the dtype of the frozen weight.  Of the activations only the
+input x and x A^T are kept: A and B need them, W does not.
+
+Legend: N rows (tokens), I inputs, O outputs, r rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from octavo.adapters.frozen import FrozenWeight
+
+
+class LowRank(nn.Module):
+    """The trained part of one linear layer: scale * up @ down.
+
+    down: float32 [r, I], Kaiming-uniform as PEFT's; up: [O, r], zero, so that training begins at the base.
+    magnitude: of DoRA, [O].
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, rank: int, scale: float, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        bound = math.sqrt(1.0 / inputs)  # of uniform numbers; Kaiming's with a = sqrt(5)
+        self.down = nn.Parameter(torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator))
+        self.up = nn.Parameter(torch.zeros(outputs, rank))
+        self.magnitude: nn.Parameter | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A pair and the outputs that it is added to."""
+
+    pair: LowRank
+    begin: int
+    end: int
+
+
+class AdaptedLinear(nn.Module):
+    """Stands for one linear layer, or for several with the same input whose rows lie below one another.
+
+    dropout: of the inputs of the pairs alone, while training.
+    """
+
+    def __init__(
+        self, frozen: FrozenWeight, bias: Tensor | None, places: Sequence[Place], dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.frozen, self.places, self.dropout = frozen, list(places), dropout
+        self.pairs = nn.ModuleList([place.pair for place in places])
+        self.bias = None if bias is None else bias.to(frozen.dtype)
+        self.squares: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """[O, I] without memory behind it; for its type and shape."""
+        return torch.empty(self.frozen.shape, dtype=self.frozen.dtype, device="meta")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., I] -> [..., O]."""
+        rows = x.reshape(-1, x.shape[-1]).to(self.frozen.dtype)
+        thinned = functional.dropout(rows, self.dropout) if self.dropout and self.training else rows
+        parts = [matrix for place in self.places for matrix in (place.pair.down, place.pair.up)]
+        y: Tensor = _Adapted.apply(rows, None if thinned is rows else thinned, self, *parts)  # type: ignore[no-untyped-call]
+        if any(place.pair.magnitude is not None for place in self.places):
+            y = y * self._magnitudes().to(y.dtype)
+        if self.bias is not None:
+            y = y + self.bias
+        return y.view(*x.shape[:-1], -1)
+
+    def _magnitudes(self) -> Tensor:
+        """[O]: m / ||W + s B A|| by rows; 1 where there is no magnitude."""
+        factors = []
+        reached = 0
+        for place in self.places:
+            factors.append(torch.ones(place.begin - reached))
+            norms = self.row_norms(place)
+            m = place.pair.magnitude
+            factors.append(torch.ones_like(norms) if m is None else m / norms)
+            reached = place.end
+        return torch.cat([*factors, torch.ones(self.frozen.shape[0] - reached)])
+
+    @torch.no_grad()
+    def row_norms(self, place: Place) -> Tensor:
+        """||W + s B A|| of each row, without making that matrix.
+
+        The square of a sum: ||w||^2 + 2 s b (A w) + s^2 b (A A^T) b^T.
+        """
+        if self.squares is None:
+            self.squares = self.frozen.row_squares()
+        pair, rows = place.pair, slice(place.begin, place.end)
+        crossed = self.frozen.forward(pair.down.to(self.frozen.dtype))[:, rows].float().T  # [O, r]: W A^T
+        mixed = pair.up @ (pair.down @ pair.down.T)
+        squares = self.squares[rows] + pair.scale * (pair.up * (2 * crossed + pair.scale * mixed)).sum(1)
+        return squares.clamp_(min=0).sqrt_()
+
+
+class _Adapted(torch.autograd.Function):
+    """x W^T + s (x' A^T) B^T of [N, I]; x' is x or what dropout left of it.
+
+    parts: A and B of each place in turn.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, thinned: Tensor | None, layer: AdaptedLinear, *parts: Tensor) -> Tensor:
+        x = x.contiguous()
+        ctx.layer, ctx.thinned = layer, thinned is not None
+        y = layer.frozen.forward(x)
+        if not parts:
+            return y
+        seen = x if thinned is None else thinned
+        down = torch.cat([part.to(x.dtype) for part in parts[::2]])
+        inner = seen @ down.T
+        column = 0
+        for place, up in zip(layer.places, parts[1::2], strict=True):
+            part = inner[:, column : column + up.shape[1]]
+            y[:, place.begin : place.end].addmm_(part, (up * place.pair.scale).to(x.dtype).T)
+            column += up.shape[1]
+        ctx.save_for_backward(seen, inner, *parts)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        layer: AdaptedLinear = ctx.layer
+        gradient = gradients[0].contiguous()
+        if not layer.places:
+            return layer.frozen.backward(gradient), None, None
+        seen, inner, *parts = ctx.saved_tensors
+        found: list[Tensor | None] = []
+        inner_parts, column = [], 0
+        for place, up in zip(layer.places, parts[1::2], strict=True):
+            rows = gradient[:, place.begin : place.end]
+            rank = up.shape[1]
+            found += [None, (rows.T @ inner[:, column : column + rank]).float().mul_(place.pair.scale)]
+            inner_parts.append(rows @ (up * place.pair.scale).to(rows.dtype))
+            column += rank
+        inner_gradient = torch.cat(inner_parts, dim=1)
+        found[::2] = (inner_gradient.T @ seen).float().split([part.shape[0] for part in parts[::2]])
+        down = torch.cat([part.to(seen.dtype) for part in parts[::2]])
+        for_x = for_thinned = None
+        if ctx.needs_input_grad[0]:
+            for_x = layer.frozen.backward(gradient)
+            if not ctx.thinned:
+                for_x.addmm_(inner_gradient, down)
+        if ctx.thinned and ctx.needs_input_grad[1]:
+            for_thinned = inner_gradient @ down
+        return for_x, for_thinned, None, *found

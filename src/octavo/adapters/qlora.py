@@ -1,0 +1,107 @@
+"""QLoRA: frozen weights stay in 4 bits and are unpacked where they are multiplied (Dettmers et al. 2023).
+
+Every GGUF number format is a base as it is; float weights become NF4 (`adapters/nf4.py`).  One buffer in the
+computing type takes the layer at hand, in the forward and again in the backward pass, so that no more than
+one layer is ever unpacked.
+
+Legend: N rows (tokens), I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from octavo import _native
+from octavo.adapters.nf4 import BLOCK, NF4Weight, quantize_nf4
+from octavo.layers.native_training import openmp_team
+from octavo.weights.tensor import TensorType
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """A matrix as it lies in a file: rows of blocks of a number format, uint8 [rows, bytes]."""
+
+    type: TensorType
+    rows: int
+    columns: int
+    data: NDArray[np.uint8]
+
+    def numpy(self) -> NDArray[np.float32]:
+        """The values, float32 [rows, columns]."""
+        out = np.empty((self.rows, self.columns), np.float32)
+        _native.dequantize(int(self.type), self.columns, np.ascontiguousarray(self.data).reshape(-1), out)
+        return out
+
+
+class Scratch:
+    """Memory for one unpacked layer, shared by all layers of a model; it grows to the largest."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0, dtype=torch.bfloat16)
+
+    def take(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """[rows, columns] of undefined numbers, until the next call."""
+        if self._memory.numel() < rows * columns or self._memory.dtype != dtype:
+            self._memory = torch.empty(rows * columns, dtype=dtype)
+        return self._memory[: rows * columns].view(rows, columns)
+
+
+class PackedFrozen:
+    """A frozen weight in its packed form; see frozen.FrozenWeight."""
+
+    def __init__(self, parts: Sequence[Blocks], dtype: torch.dtype, scratch: Scratch) -> None:
+        self.dtype, self._scratch = dtype, scratch
+        self.shape = (sum(part.rows for part in parts), parts[0].columns)
+        self.parts: list[Blocks | NF4Weight] = [
+            quantize_nf4(torch.from_numpy(part.numpy())) if part.type.is_float else _own(part)
+            for part in parts
+        ]
+        self._squares = torch.cat([_values(part).square().sum(1) for part in self.parts])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.unpack().T
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        return gradient @ self.unpack()
+
+    def row_squares(self) -> Tensor:
+        return self._squares
+
+    def unpack(self) -> Tensor:
+        """[O, I] in the computing type, until another layer is unpacked."""
+        out = self._scratch.take(*self.shape, self.dtype)
+        row = 0
+        for part in self.parts:
+            rows = part.rows if isinstance(part, Blocks) else part.shape[0]
+            unpack_into(part, out[row : row + rows])
+            row += rows
+        return out
+
+
+def unpack_into(part: Blocks | NF4Weight, out: Tensor) -> None:
+    """The values of a packed matrix, rounded to the type of out [rows, columns]."""
+    if out.dtype != torch.bfloat16 or out.numel() % BLOCK:
+        out.copy_(_values(part))
+    elif isinstance(part, Blocks):
+        _native.unpack_blocks(
+            *openmp_team(), int(part.type), part.data.ctypes.data, part.rows, part.columns, out.data_ptr()
+        )
+    else:
+        absmax = part.absmax()  # held while the kernel reads it
+        count = out.numel() // BLOCK
+        _native.unpack_nf4(*openmp_team(), part.codes.data_ptr(), absmax.data_ptr(), count, out.data_ptr())
+
+
+def _own(part: Blocks) -> Blocks:
+    """A contiguous copy in memory: pages of a mapped file come and go."""
+    return Blocks(part.type, part.rows, part.columns, np.array(part.data))
+
+
+def _values(part: Blocks | NF4Weight) -> Tensor:
+    return torch.from_numpy(part.numpy()) if isinstance(part, Blocks) else part.values()
