@@ -1,3 +1,4 @@
+// More than 400 lines: states, their moves and the memory that both may take are one matter.
 #include "grammar/automaton.h"
 
 #include <algorithm>
