@@ -2,8 +2,6 @@
 // al. 2022) the probabilities are not kept but made again from the rows' normalizers; the matrix of scores exists for a
 // few rows at a time.  Included by isa/avx512_bfloat16.cpp after vector_avx512.h and ops/rows.h.
 //
-// More than 60 lines: the backward pass names all the memory of its products once, in one place.
-//
 // A product takes its left side as rows of pairs of neighbouring values, and its right side as "pairs": 32-bit
 // elements of two values that follow each other along the sum.
 #pragma once
@@ -264,6 +262,7 @@ inline void write_rows(const float* in, int tokens, int width, Bfloat* out, std:
     for (int d = 0; d < width; d += 16) store_bfloat(out + t * stride + d, load(in + std::size_t(t) * width + d));
 }
 
+// More than 60 lines: it names all the memory of its products once, in one place.
 void training_attention_backward(const TrainingAttention& task, int piece) {
   const int b = piece / task.key_heads, g = piece % task.key_heads, T = task.tokens, D = task.width;
   const int padded = round_up(T, kKeyBlock), group = task.heads / task.key_heads;

@@ -327,12 +327,7 @@ def load(
 
     checkpoint = open_checkpoint(hub.resolve(str(model), progress=progress, offline=offline))
     config = checkpoint.config
-    if context is None:
-        context = min(config.context_length, DEFAULT_CONTEXT)
-    if not 1 <= context <= config.context_length:
-        raise ContextLengthError(
-            f"context: {context}, and this model was made for 1 to {config.context_length} tokens"
-        )
+    context = _checked_context(context, config)
     if max_sequences < 1 or (threads is not None and threads < 1):
         raise ValueError("threads and max_sequences: both must be at least 1")
     threads = threads or machine.default_threads()
@@ -368,6 +363,16 @@ def load(
         speculation=speculation,
         adapters=table,
     )
+
+
+def _checked_context(context: int | None, config: ModelConfig) -> int:
+    if context is None:
+        return min(config.context_length, DEFAULT_CONTEXT)
+    if not 1 <= context <= config.context_length:
+        raise ContextLengthError(
+            f"context: {context}, and this model was made for 1 to {config.context_length} tokens"
+        )
+    return context
 
 
 def _blocks_beside_weights(checkpoint: Checkpoint, tokens: int, kv_type: KVType) -> int:

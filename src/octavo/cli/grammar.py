@@ -20,7 +20,7 @@ def grammar_of_options(options: dict[str, Any]) -> Grammar | None:
     from octavo.grammar import Grammar
 
     kinds = ("json_schema", "regex", "grammar", "language", "choices")
-    given = {kind: value for kind in kinds if (value := options.pop(kind)) is not None}
+    given = {kind: value for kind in kinds if (value := options.pop(kind, None)) is not None}
     if len(given) > 1:
         names = " and ".join("--" + kind.replace("_", "-") for kind in given)
         raise click.UsageError(f"{names}: a text can keep to one grammar at a time.")

@@ -121,15 +121,15 @@ def build_runner(
     block_count: int,
     kv_type: str = "f16",
     isa: str | None = None,
-    logit_margin: float = LOGIT_MARGIN,
+    logit_margin: float | None = None,
     coarse: bool = False,
 ) -> NativeRunner:
     """Packs the weights and makes the plan.
 
     block_count: blocks of 32 tokens in the cache's pool.  kv_type: "f16" or "int8".  isa: None for OCTAVO_ISA
-    or the best.  logit_margin: infinity computes every logit with all bits.  coarse: weights of more than 4.5
-    bits are rounded to that, but for the output matrix, for a model that only drafts.  The tensors' data must
-    stay mapped as long as the runner lives: embedding rows are read from it.
+    or the best.  logit_margin: infinity computes every logit with all bits; None chooses.  coarse: weights
+    of more than 4.5 bits are rounded to that, but for the output matrix, for a model that only drafts.  The
+    tensors' data must stay mapped as long as the runner lives: embedding rows are read from it.
     Raises UnsupportedError for sizes that the kernels lack, FormatError for a missing tensor.
     """
     return _Planner(config, tensors, threads, block_count, kv_type, isa or "", logit_margin, coarse).plan()
@@ -161,7 +161,7 @@ class _Planner:
         block_count: int,
         kv_type: str,
         isa: str,
-        logit_margin: float,
+        logit_margin: float | None,
         coarse: bool = False,
     ) -> None:
         for name, value in (
@@ -251,8 +251,9 @@ class _Planner:
             name = "output.weight" if "output.weight" in self.tensors else "token_embd.weight"
             blocks = self.bytes_per_token
             head = self.matrix(name)
-            # Two passes pay where the head is most of what a step reads, not where they are one detour more.
-            margin = self.logit_margin if self.bytes_per_token > 2 * blocks else math.inf
+            margin = self.logit_margin
+            if margin is None:  # two passes pay only where the head is most of what a step reads
+                margin = LOGIT_MARGIN if self.bytes_per_token > 2 * blocks else math.inf
             model.logits(self.residual, config.hidden_size, head, config.logit_softcap, margin)
         model.finish()
         _forget_pages(self.tensors)
