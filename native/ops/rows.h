@@ -148,7 +148,7 @@ inline float largest_magnitude(const F (&group)[2]) {
 // A row to int8 with one scale for 32 values (as Q8_0, but the scale stays float).  Rounding's error goes with the
 // square of a group's scale; groups above kOutlier times the row's mean square have the rest quantized too, and so
 // nearly 16 bits.  The choice looks at nothing but the row.
-constexpr float kOutlier = 3.0f;
+constexpr float kOutlier = 2.0f;
 
 void quantize(const float* in, int count, int width, int slot, std::uint8_t* tile) {
   F group[2], rest[2], nothing[2] = {zero_lanes(), zero_lanes()};
