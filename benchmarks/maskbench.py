@@ -110,13 +110,13 @@ class LlGuidance:
         import llguidance
         import llguidance.numpy
 
-        self.library, self.numpy, self.end = llguidance, llguidance.numpy, vocabulary.end
+        self.peer, self.numpy, self.end = llguidance, llguidance.numpy, vocabulary.end
         self.tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Tokens(vocabulary)))
         self.row = llguidance.numpy.allocate_token_bitmask(1, len(vocabulary.tokens))
 
     def compile(self, schema: Any) -> Any:
-        grammar = self.library.LLMatcher.grammar_from_json_schema(json.dumps(schema))
-        matcher = self.library.LLMatcher(self.tokenizer, grammar, log_level=0)
+        grammar = self.peer.LLMatcher.grammar_from_json_schema(json.dumps(schema))
+        matcher = self.peer.LLMatcher(self.tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise ValueError(matcher.get_error()[:200])
         return matcher

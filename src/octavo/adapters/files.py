@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from octavo.adapters.base import Adapters
+from octavo.models.saving import write_aside
 from octavo.weights.adapter import CONFIG_NAME, TENSORS_NAME, peft_config, tensor_names
 from octavo.weights.architectures import huggingface_module
 
@@ -48,16 +48,3 @@ def _covers_all(adapters: Adapters, paths: list[str]) -> bool:
         kinds[path.rpartition(".")[2]] = kinds.get(path.rpartition(".")[2], 0) + 1
     layers = len({name.split(".")[1] for name in adapters.pairs})
     return adapters.config.targets == ("all-linear",) or all(not count % layers for count in kinds.values())
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """The whole file or the one before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

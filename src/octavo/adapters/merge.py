@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from octavo.adapters.files import write_aside
 from octavo.errors import FormatError, UnsupportedError
 from octavo.models.gpt import GPT
 from octavo.models.loading import CONSTANTS, parameter_name, split_tensor
+from octavo.models.saving import write_aside
 from octavo.weights.adapter import Adapter, LowRankPair, half_rope_rows
 from octavo.weights.architectures import huggingface_module
 from octavo.weights.checkpoint import Checkpoint

@@ -69,12 +69,12 @@ def save_model(
         raise UnsupportedError(f"saving {config.architecture}: only {', '.join(_CLASSES)} can be written")
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.to(dtype).contiguous() for name, tensor in huggingface_tensors(model).items()}
-    _write(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+    write_aside(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     _write_json(folder / "config.json", huggingface_config(config, dtype))
     tokens = _special_ids(config)
     _write_json(folder / "generation_config.json", {"_from_model_config": True, **tokens})
     if tokenizer is not None:
-        _write(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+        write_aside(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
         _write_json(folder / "tokenizer_config.json", _tokenizer_config(config, tokenizer))
 
 
@@ -178,13 +178,17 @@ def _tokenizer_config(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, An
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    _write(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_aside(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_aside(path: Path, content: bytes) -> None:
+    """The whole file or the one before."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

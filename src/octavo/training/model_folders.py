@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from octavo.errors import FormatError
 from octavo.model_config import ModelConfig
 from octavo.models.bert import MaskedLanguageModel, SequenceClassifier, TokenClassifier
+from octavo.models.saving import write_aside
 from octavo.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from octavo.weights.huggingface_config import huggingface_config
 from octavo.weights.safetensors import SafetensorsEntry, read_sharded
@@ -232,19 +232,7 @@ def _write_folder(
 
     folder.mkdir(parents=True, exist_ok=True)
     whole = {name: each.detach().float().contiguous() for name, each in tensors.items()}
-    _write(folder / "model.safetensors", save(whole, metadata={"format": "pt"}))
-    _write(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    write_aside(folder / "model.safetensors", save(whole, metadata={"format": "pt"}))
+    write_aside(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
     if tokenizer is not None:
-        _write(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_aside(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
