@@ -100,10 +100,27 @@ inline B look_up(const std::uint8_t* table, B index) {
 inline __m256i broadcast_four(const std::int8_t* four) {
   return _mm256_set1_epi32(*(const std::int32_t*)four);
 }
-// Codes up to 127: a pair of products is at most 2 * 127 * 127 and fits 16 bits.
-inline I dot(I acc, B codes, const std::int8_t* four) {
-  const __m256i a = broadcast_four(four), ones = _mm256_set1_epi16(1);
-  OCTAVO_BOTH(I, _mm256_add_epi32(acc.v[h], _mm256_madd_epi16(_mm256_maddubs_epi16(codes.v[h], a), ones)));
+// Sums of pairs of products in 16 bits, of a few lines; see lines_of_pairs() in ops/matmul.h.  With codes up to 15, eight
+// lines reach 8 * 2 * 15 * 127 at most.
+struct Pairs { __m256i v[2]; };
+// The compiler would add the products of all lines at the end, and have no registers left for them until then.
+inline __m256i now(__m256i sum) {
+  asm("" : "+x"(sum));
+  return sum;
+}
+inline Pairs begin_pairs(I) { OCTAVO_BOTH(Pairs, _mm256_setzero_si256()); }
+inline I end_pairs(I sum, Pairs a) {
+  OCTAVO_BOTH(I, _mm256_add_epi32(sum.v[h], _mm256_madd_epi16(a.v[h], _mm256_set1_epi16(1))));
+}
+inline Pairs dot(Pairs acc, B codes, const std::int8_t* four) {
+  const __m256i a = broadcast_four(four);
+  for (int h = 0; h < 2; ++h) acc.v[h] = now(_mm256_add_epi16(acc.v[h], _mm256_maddubs_epi16(codes.v[h], a)));
+  return acc;
+}
+inline Pairs dot_wide(Pairs acc, B codes, const std::int8_t* four) {
+  const __m256i a = broadcast_four(four);
+  OCTAVO_BOTH(Pairs, _mm256_add_epi16(acc.v[h], _mm256_maddubs_epi16(_mm256_abs_epi8(codes.v[h]),
+                                                                     _mm256_sign_epi8(a, codes.v[h]))));
 }
 // Full bytes: |code - 128| is at most 128, and 2 * 128 * 127 still fits, with the sign moved to the activation.
 inline I start_wide(const std::int32_t*) { return broadcast_int(0); }
@@ -116,8 +133,9 @@ inline I dot_wide(I acc, B codes, const std::int8_t* four) {
                                                  ones)));
 }
 
-// Too few registers for the codes of two panels.
+// Too few registers for the codes of two panels, or for those of one beside a token's sums.
 constexpr int kPanelsTogether = 1;
+constexpr bool kLinesFirst = true;
 using Four = const std::int8_t*;
 inline Four load_four(const std::int8_t* four) { return four; }
 

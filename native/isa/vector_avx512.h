@@ -98,6 +98,12 @@ inline B wide(B codes) { return codes; }
 inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, codes, four); }
 inline I dot_wide(I acc, B codes, Four four) { return dot(acc, codes, four); }
 
+constexpr bool kLinesFirst = false;
+// Sums of products need no narrower place on their way.
+using Pairs = I;
+inline Pairs begin_pairs(I sum) { return sum; }
+inline I end_pairs(I, Pairs sum) { return sum; }
+
 // Always inlined: the compiler takes a function that only prefetches for one without effect, and drops calls of it.
 inline __attribute__((always_inline)) void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
 

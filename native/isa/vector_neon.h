@@ -104,6 +104,11 @@ inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, cod
 
 // Too few registers for the codes of two panels.
 constexpr int kPanelsTogether = 1;
+constexpr bool kLinesFirst = false;
+// Sums of products need no narrower place on their way.
+using Pairs = I;
+inline Pairs begin_pairs(I sum) { return sum; }
+inline I end_pairs(I, Pairs sum) { return sum; }
 using Four = const std::int8_t*;
 inline Four load_four(const std::int8_t* four) { return four; }
 

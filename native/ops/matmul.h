@@ -6,6 +6,8 @@
 //
 // Included by isa/*.cpp after a vector_*.h; everything here has internal linkage.
 #pragma once
+#include <utility>
+
 #include "ops/kernels.h"
 #include "ops/panel_reading.h"
 
@@ -20,65 +22,128 @@ constexpr int zero_shift(int zero) {  // start is -128 * sum; -zero * sum is tha
   return shift;
 }
 
-// The codes of a group of one panel, or of two panels that one pass multiplies: then each value of a token is loaded
-// once for both.
-template <int panels>
-struct GroupCodes {
-  B q[panels][8];
-};
-
-// sum[p] = the integer sum over lines [first, last) of one token, from the start that the zero of the codes asks for.
-template <Codes kind, int zero, int first, int last, int panels>
-inline __attribute__((always_inline)) void dots(const GroupCodes<panels>& codes, const std::int8_t* four,
-                                                const std::int32_t* start, I (&sum)[panels]) {
-  constexpr bool full_bytes = kind == Codes::U8 || kind == Codes::Table;
-  for (int p = 0; p < panels; ++p) {
-    if constexpr (full_bytes) sum[p] = start_wide(start);
-    else sum[p] = zero ? shift_right<zero_shift(zero ? zero : 128)>(broadcast_int(*start)) : broadcast_int(0);
-  }
-OCTAVO_UNROLL
-  for (int j = first; j < last; ++j) {
-    if constexpr (panels == 1) {
-      sum[0] = full_bytes ? dot_wide(sum[0], codes.q[0][j], four + 4 * j) : dot(sum[0], codes.q[0][j], four + 4 * j);
-    } else {
-      const Four values = load_four(four + 4 * j);
-      for (int p = 0; p < panels; ++p)
-        sum[p] = full_bytes ? dot_wide(sum[p], codes.q[p][j], values) : dot(sum[p], codes.q[p][j], values);
-    }
-  }
+// Lines in an order in which those that share bytes follow each other.
+template <int first, int last, class Action>
+inline __attribute__((always_inline)) void for_lines(Action action) {
+  const auto each = [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+    if constexpr (last - first == 8) (action.template operator()<(i % 2) * 4 + i / 2>(), ...);
+    else (action.template operator()<first + i>(), ...);
+  };
+  each(std::make_integer_sequence<int, last - first>{});
 }
 
-// acc[p] += panel p's weights of the group times one token's values.
-template <Codes kind, Scales scales, int zero, int panels>
-inline __attribute__((always_inline)) void add_group(const GroupCodes<panels>& codes, const GroupScale (&scale)[panels],
-                                                     const QuantizedGroup& token, F (&acc)[panels]) {
+// The codes of a group of one panel, or of two panels that one pass multiplies: then each value of a token is loaded
+// once for both.  In registers, or where these are few still in memory.
+template <class AnyPanel, int panels>
+class GroupCodes {
+ public:
+  __attribute__((always_inline)) GroupCodes(const AnyPanel (&panel)[panels], int group) : panel_(panel), group_(group) {
+    if constexpr (!kLinesFirst)
+      for_lines<0, 8>([&]<int j>() __attribute__((always_inline)) {
+OCTAVO_UNROLL
+        for (int p = 0; p < panels; ++p) q_[p][j] = panel[p].template line<j>(group);
+      });
+  }
+  template <int j>
+  __attribute__((always_inline)) B line(int p) const {
+    if constexpr (kLinesFirst) return panel_[p].template line<j>(group_);
+    else return q_[p][j];
+  }
+
+ private:
+  const AnyPanel (&panel_)[panels];
+  int group_;
+  B q_[kLinesFirst ? 1 : panels][8];
+};
+
+// How many lines' products of pairs fit the lanes of `Pairs`, by the largest code.
+template <Codes kind>
+constexpr int lines_of_pairs() {
+  if (kind == Codes::U8 || kind == Codes::Table) return 1;
+  if (kind == Codes::U6) return 2;
+  if (kind == Codes::U5) return 4;
+  return 8;
+}
+
+// sum[n][p] = the integer sum over lines [first, last) of token n and panel p, from the start that the zero of the codes
+// asks for.
+template <Codes kind, int zero, int first, int last, class AnyCodes, int tokens, int panels>
+inline __attribute__((always_inline)) void dots(const AnyCodes& codes, const QuantizedGroup* token,
+                                                const std::int32_t* start, I (&sum)[tokens][panels]) {
+  constexpr bool full_bytes = kind == Codes::U8 || kind == Codes::Table;
+  constexpr int together = lines_of_pairs<kind>() < last - first ? lines_of_pairs<kind>() : last - first;
+OCTAVO_UNROLL
+  for (int n = 0; n < tokens; ++n) {
+    const std::int32_t* from = (const std::int32_t*)((const std::uint8_t*)start + sizeof(QuantizedGroup) * n);
+    for (int p = 0; p < panels; ++p) {
+      if constexpr (full_bytes) sum[n][p] = start_wide(from);
+      else sum[n][p] = zero ? shift_right<zero_shift(zero ? zero : 128)>(broadcast_int(*from)) : broadcast_int(0);
+    }
+  }
+  Pairs pairs[tokens][panels];
+  int held = 0;
+  const auto end = [&]() __attribute__((always_inline)) {
+OCTAVO_UNROLL
+    for (int n = 0; n < tokens; ++n)
+      for (int p = 0; p < panels; ++p) sum[n][p] = end_pairs(sum[n][p], pairs[n][p]);
+  };
+  for_lines<first, last>([&]<int j>() __attribute__((always_inline)) {
+    if (held % together == 0) {
+OCTAVO_UNROLL
+      for (int n = 0; n < tokens; ++n)
+        for (int p = 0; p < panels; ++p) pairs[n][p] = begin_pairs(sum[n][p]);
+    }
+    B line[panels];
+    for (int p = 0; p < panels; ++p) line[p] = codes.template line<j>(p);
+OCTAVO_UNROLL
+    for (int n = 0; n < tokens; ++n) {
+      const std::int8_t* four = token[n].codes + 4 * j;
+      if constexpr (panels == 1) {
+        pairs[n][0] = full_bytes ? dot_wide(pairs[n][0], line[0], four) : dot(pairs[n][0], line[0], four);
+      } else {
+        const Four values = load_four(four);
+        for (int p = 0; p < panels; ++p)
+          pairs[n][p] = full_bytes ? dot_wide(pairs[n][p], line[p], values) : dot(pairs[n][p], line[p], values);
+      }
+    }
+    if (++held % together == 0) end();
+  });
+}
+
+// acc[n][p] += panel p's weights of the group times the values of token n.
+template <Codes kind, Scales scales, int zero, int tokens, class AnyCodes, int panels>
+inline __attribute__((always_inline)) void add_group(const AnyCodes& codes, const GroupScale (&scale)[panels],
+                                                     const QuantizedGroup* token, F (*acc)[panels]) {
   constexpr bool halves = scales == Scales::KD16 || scales == Scales::KDM16;
   constexpr bool has_minimum = scales == Scales::DM || scales == Scales::KDM;
-  I first[panels], second[panels];
+  I first[tokens][panels], second[tokens][panels];
   if constexpr (halves) {
-    dots<kind, zero, 0, 4>(codes, token.codes, token.start_half, first);
-    dots<kind, zero, 4, 8>(codes, token.codes, token.start_half + 1, second);
+    dots<kind, zero, 0, 4>(codes, token, token->start_half, first);
+    dots<kind, zero, 4, 8>(codes, token, token->start_half + 1, second);
   } else {
-    dots<kind, has_minimum ? 0 : zero, 0, 8>(codes, token.codes, &token.start, first);
+    dots<kind, has_minimum ? 0 : zero, 0, 8>(codes, token, &token->start, first);
   }
 OCTAVO_UNROLL
-  for (int p = 0; p < panels; ++p) {
-    const GroupScale& s = scale[p];
-    F value;
-    if constexpr (halves) {
-      value = multiply_add(to_float(second[p]), s.d1, to_float(first[p]) * s.d);
-      if constexpr (scales == Scales::KDM16) {
-        value = multiply_add(s.m, broadcast(float(token.start_half[0]) * (-1.0f / 128)), value);
-        value = multiply_add(s.m1, broadcast(float(token.start_half[1]) * (-1.0f / 128)), value);
+  for (int n = 0; n < tokens; ++n) {
+OCTAVO_UNROLL
+    for (int p = 0; p < panels; ++p) {
+      const GroupScale& s = scale[p];
+      F value;
+      if constexpr (halves) {
+        value = multiply_add(to_float(second[n][p]), s.d1, to_float(first[n][p]) * s.d);
+        if constexpr (scales == Scales::KDM16) {
+          value = multiply_add(s.m, broadcast(float(token[n].start_half[0]) * (-1.0f / 128)), value);
+          value = multiply_add(s.m1, broadcast(float(token[n].start_half[1]) * (-1.0f / 128)), value);
+        }
+      } else {
+        value = to_float(first[n][p]);
+        if constexpr (kind == Codes::Upper)  // a code is 16 upper + lower, and the lower ones are 7.5 on average
+          value = multiply_add(value, broadcast(16.0f), broadcast(7.5f * token[n].sum));
+        value = value * s.d;
+        if constexpr (has_minimum) value = multiply_add(s.m, broadcast(token[n].sum), value);
       }
-    } else {
-      value = to_float(first[p]);
-      if constexpr (kind == Codes::Upper)  // a code is 16 upper + lower, and the lower ones are 7.5 on average
-        value = multiply_add(value, broadcast(16.0f), broadcast(7.5f * token.sum));
-      value = value * s.d;
-      if constexpr (has_minimum) value = multiply_add(s.m, broadcast(token.sum), value);
+      acc[n][p] = multiply_add(value, broadcast(token[n].scale), acc[n][p]);
     }
-    acc[p] = multiply_add(value, broadcast(token.scale), acc[p]);
   }
 }
 
@@ -95,19 +160,22 @@ inline __attribute__((always_inline)) void quantized_tile(const AnyPanel (&panel
     const int end = begin + kRestGroups < groups ? begin + kRestGroups : groups;
     std::uint16_t rests[kRestGroups * tokens];  // group within these, and token
     int count = 0;
-    GroupCodes<panels> codes;
     GroupScale scale[panels];
     for (int group = begin; group < end; ++group) {
 OCTAVO_UNROLL
       for (int p = 0; p < panels; ++p) {
         panel[p].ask_ahead(group);
-        panel[p].read(group, codes.q[p]);
         scale[p] = panel[p].scale(group);
       }
+      const GroupCodes<AnyPanel, panels> codes(panel, group);
       const QuantizedGroup* here = activations + std::size_t(next) * group;
+      // Where registers are few, each line of codes is read once for all tokens; else all its lines stay for each token.
+      constexpr int together = kLinesFirst ? tokens : 1;
+OCTAVO_UNROLL
+      for (int n = 0; n < tokens; n += together)
+        add_group<kind, scales, zero, together>(codes, scale, here + n, acc + n);
 OCTAVO_UNROLL
       for (int n = 0; n < tokens; ++n) {
-        add_group<kind, scales, zero>(codes, scale, here[n], acc[n]);
         rests[count] = std::uint16_t((group - begin) * kTile + n);
         count += here[n].has_rest;
       }
@@ -119,16 +187,16 @@ OCTAVO_UNROLL
       for (int p = 0; p < panels; ++p) store(sums[n][p], acc[n][p]);
     for (int i = 0; i < count; ++i) {
       const int group = begin + rests[i] / kTile, n = rests[i] % kTile;
-      F sum[panels];
+      F sum[1][panels];
 OCTAVO_UNROLL
       for (int p = 0; p < panels; ++p) {
-        panel[p].read(group, codes.q[p]);
         scale[p] = panel[p].scale(group);
-        sum[p] = load(sums[n][p]);
+        sum[0][p] = load(sums[n][p]);
       }
-      add_group<kind, scales, zero>(codes, scale, activations[std::size_t(next) * group + next / 2 + n], sum);
+      const GroupCodes<AnyPanel, panels> codes(panel, group);
+      add_group<kind, scales, zero, 1>(codes, scale, activations + std::size_t(next) * group + next / 2 + n, sum);
 OCTAVO_UNROLL
-      for (int p = 0; p < panels; ++p) store(sums[n][p], sum[p]);
+      for (int p = 0; p < panels; ++p) store(sums[n][p], sum[0][p]);
     }
 OCTAVO_UNROLL
     for (int n = 0; n < tokens; ++n)

@@ -7,64 +7,21 @@
 namespace octavo {
 namespace {
 
-template <Codes kind>
-inline void unpack(const std::uint8_t* lines, [[maybe_unused]] const std::uint8_t* table, B (&q)[8]) {
-  if constexpr (kind == Codes::U8) {
-OCTAVO_UNROLL
-    for (int j = 0; j < 8; ++j) q[j] = load_line(lines + kLine * j);
-  } else if constexpr (kind == Codes::U2 || kind == Codes::U3) {
-    for (int half = 0; half < 2; ++half) {
-      const B pairs = load_line(lines + kLine * half);
-      q[4 * half + 0] = mask_bytes<3>(pairs);
-      q[4 * half + 1] = mask_bytes<3>(move_bits<2, 0>(pairs));
-      q[4 * half + 2] = mask_bytes<3>(move_bits<4, 0>(pairs));
-      q[4 * half + 3] = mask_bytes<3>(move_bits<6, 0>(pairs));
-    }
-    if constexpr (kind == Codes::U3) {
-      const B bits = load_line(lines + 2 * kLine);
-      q[0] = q[0] | mask_bytes<4>(move_bits<0, 2>(bits));
-      q[1] = q[1] | mask_bytes<4>(move_bits<1, 2>(bits));
-      q[2] = q[2] | mask_bytes<4>(bits);
-      q[3] = q[3] | mask_bytes<4>(move_bits<3, 2>(bits));
-      q[4] = q[4] | mask_bytes<4>(move_bits<4, 2>(bits));
-      q[5] = q[5] | mask_bytes<4>(move_bits<5, 2>(bits));
-      q[6] = q[6] | mask_bytes<4>(move_bits<6, 2>(bits));
-      q[7] = q[7] | mask_bytes<4>(move_bits<7, 2>(bits));
-    }
-  } else {
-OCTAVO_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      const B both = load_line(lines + kLine * j);
-      q[j] = mask_bytes<15>(both);
-      q[j + 4] = mask_bytes<15>(move_bits<4, 0>(both));
-    }
-    if constexpr (kind == Codes::Table)
-OCTAVO_UNROLL
-      for (int j = 0; j < 8; ++j) q[j] = look_up(table, q[j]);
-    if constexpr (kind == Codes::U5) {
-      const B bits = load_line(lines + 4 * kLine);
-      q[0] = q[0] | mask_bytes<16>(move_bits<0, 4>(bits));
-      q[1] = q[1] | mask_bytes<16>(move_bits<1, 4>(bits));
-      q[2] = q[2] | mask_bytes<16>(move_bits<2, 4>(bits));
-      q[3] = q[3] | mask_bytes<16>(move_bits<3, 4>(bits));
-      q[4] = q[4] | mask_bytes<16>(bits);
-      q[5] = q[5] | mask_bytes<16>(move_bits<5, 4>(bits));
-      q[6] = q[6] | mask_bytes<16>(move_bits<6, 4>(bits));
-      q[7] = q[7] | mask_bytes<16>(move_bits<7, 4>(bits));
-    }
-    if constexpr (kind == Codes::U6) {
-      for (int half = 0; half < 2; ++half) {
-        const B pairs = load_line(lines + (4 + half) * kLine);
-        q[4 * half + 0] = q[4 * half + 0] | mask_bytes<48>(move_bits<0, 4>(pairs));
-        q[4 * half + 1] = q[4 * half + 1] | mask_bytes<48>(move_bits<2, 4>(pairs));
-        q[4 * half + 2] = q[4 * half + 2] | mask_bytes<48>(pairs);
-        q[4 * half + 3] = q[4 * half + 3] | mask_bytes<48>(move_bits<6, 4>(pairs));
-      }
-    }
+// Line j of a group's codes: inputs 4 j to 4 j + 3 of 16 rows.
+template <Codes kind, int j>
+inline __attribute__((always_inline)) B unpack_line(const std::uint8_t* lines, [[maybe_unused]] const std::uint8_t* table) {
+  if constexpr (kind == Codes::U8) return wide(load_line(lines + kLine * j));
+  if constexpr (kind == Codes::U2 || kind == Codes::U3) {
+    const B pairs = mask_bytes<3>(move_bits<2 * (j % 4), 0>(load_line(lines + kLine * (j / 4))));
+    if constexpr (kind == Codes::U2) return pairs;
+    return pairs | mask_bytes<4>(move_bits<j, 2>(load_line(lines + 2 * kLine)));
   }
-  if constexpr (kind == Codes::U8 || kind == Codes::Table)
-OCTAVO_UNROLL
-    for (int j = 0; j < 8; ++j) q[j] = wide(q[j]);
+  const B nibbles = mask_bytes<15>(move_bits<j < 4 ? 0 : 4, 0>(load_line(lines + kLine * (j % 4))));
+  if constexpr (kind == Codes::Table) return wide(look_up(table, nibbles));
+  if constexpr (kind == Codes::U5) return nibbles | mask_bytes<16>(move_bits<j, 4>(load_line(lines + 4 * kLine)));
+  if constexpr (kind == Codes::U6)
+    return nibbles | mask_bytes<48>(move_bits<2 * (j % 4), 4>(load_line(lines + (4 + j / 4) * kLine)));
+  return nibbles;
 }
 
 // The scales of a group, as vectors over the 16 rows; only those that `scales` has are set.
@@ -114,7 +71,10 @@ struct Panel {
   Panel(const PanelMatrix& matrix, const std::uint8_t* panel, std::size_t distance)
       : scale_area(panel), codes(panel + matrix.scale_bytes()), ahead(panel + distance), table(matrix.format.table) {}
 
-  void read(int group, B (&q)[8]) const { unpack<kind>(codes + code_bytes(kind) * group, table, q); }
+  template <int j>
+  __attribute__((always_inline)) B line(int group) const {
+    return unpack_line<kind, j>(codes + code_bytes(kind) * group, table);
+  }
   GroupScale scale(int group) const {
     constexpr std::size_t each = group_scale_bytes(scales), before = super_bytes(scales);
     if constexpr (before == 0) return load_scales<scales>(scale_area, scale_area + each * group);
@@ -132,14 +92,12 @@ struct Panel {
 struct JoinedPanel {
   const std::uint8_t *scale_area, *upper, *lower;
 
-  void read(int group, B (&q)[8]) const {
-OCTAVO_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      const B high = load_line(upper + code_bytes(Codes::Upper) * group + kLine * j);
-      const B low = load_line(lower + code_bytes(Codes::Upper) * group + kLine * j);
-      q[j] = wide(move_bits<0, 4>(mask_bytes<15>(high)) | mask_bytes<15>(low));
-      q[j + 4] = wide(mask_bytes<240>(high) | mask_bytes<15>(move_bits<4, 0>(low)));
-    }
+  template <int j>
+  __attribute__((always_inline)) B line(int group) const {
+    const std::size_t at = code_bytes(Codes::Upper) * group + kLine * (j % 4);
+    const B high = load_line(upper + at), low = load_line(lower + at);
+    if constexpr (j < 4) return wide(move_bits<0, 4>(mask_bytes<15>(high)) | mask_bytes<15>(low));
+    return wide(mask_bytes<240>(high) | mask_bytes<15>(move_bits<4, 0>(low)));
   }
   GroupScale scale(int group) const {
     return load_scales<Scales::D>(scale_area, scale_area + group_scale_bytes(Scales::D) * group);

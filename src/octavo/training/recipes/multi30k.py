@@ -39,5 +39,4 @@ def multi30k(data: Path, out: str) -> TranslationConfig:
         schedule="warmup_stable_decay",
         warmup=65 / 740,
         decay=220 / 740,
-        precision="bfloat16",
     )

@@ -28,7 +28,6 @@ def sst2_pretraining(texts: tuple[Path, ...], out: str) -> EncoderConfig:
         learning_rate=1e-2,
         mask_probability=0.2,  # more than the paper's 0.15, for a small network (Wettig et al. 2023)
         dropout=0.0,
-        precision="bfloat16",
     )
 
 
@@ -58,5 +57,4 @@ def sst2(train: Path, dev: Path, out: str, start: str | None, tokenizer: str = "
         warmup=0.1,
         final=0.0,
         dropout=0.1,
-        precision="bfloat16",
     )
