@@ -1,4 +1,5 @@
-// The vector interface on AVX2 with FMA and F16C: two registers where AVX-512 has one, the same results bit for bit.
+// The vector interface on AVX2 with FMA and F16C, and with AVX-VNNI where a file is compiled for it: two registers
+// where AVX-512 has one, the same results bit for bit.
 #pragma once
 #include <immintrin.h>
 
@@ -100,8 +101,21 @@ inline B look_up(const std::uint8_t* table, B index) {
 inline __m256i broadcast_four(const std::int8_t* four) {
   return _mm256_set1_epi32(*(const std::int32_t*)four);
 }
-// Sums of pairs of products in 16 bits, of a few lines; see lines_of_pairs() in ops/matmul.h.  With codes up to 15, eight
-// lines reach 8 * 2 * 15 * 127 at most.
+#ifdef __AVXVNNI__
+inline I dot(I acc, B codes, const std::int8_t* four) {
+  const __m256i a = broadcast_four(four);
+  OCTAVO_BOTH(I, _mm256_dpbusd_avx_epi32(acc.v[h], codes.v[h], a));
+}
+inline I start_wide(const std::int32_t* start) { return broadcast_int(*start); }
+inline B wide(B codes) { return codes; }
+inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, codes, four); }
+// Sums of products need no narrower place on their way.
+using Pairs = I;
+inline Pairs begin_pairs(I sum) { return sum; }
+inline I end_pairs(I, Pairs sum) { return sum; }
+#else
+// Sums of pairs of products in 16 bits, of a few lines; see lines_of_pairs() in ops/matmul.h: with codes up
+// to 15, eight lines reach 8 * 2 * 15 * 127 at most.
 struct Pairs { __m256i v[2]; };
 // The compiler would add the products of all lines at the end, and have no registers left for them until then.
 inline __m256i now(__m256i sum) {
@@ -132,6 +146,7 @@ inline I dot_wide(I acc, B codes, const std::int8_t* four) {
                                                                       _mm256_sign_epi8(a, codes.v[h])),
                                                  ones)));
 }
+#endif
 
 // Too few registers for the codes of two panels, or for those of one beside a token's sums.
 constexpr int kPanelsTogether = 1;

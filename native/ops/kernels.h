@@ -134,6 +134,7 @@ OCTAVO_INLINE constexpr std::size_t attention_scratch(int head_width) {
 // One for each file in isa/; null where the machine or the build does not have it.
 const Kernels* scalar_kernels();
 const Kernels* avx2_kernels();
+const Kernels* avx2_vnni_kernels();
 const Kernels* avx512_kernels();
 const Kernels* neon_kernels();
 
