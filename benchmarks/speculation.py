@@ -233,7 +233,7 @@ class LlamaPrograms:
     def speed(self, prompts: Prompts, options: SamplingOptions, tokens: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
             text = Path(folder) / "prompt"
-            text.write_text(self._tokenizer.decode(prompts[0]), encoding="utf-8")
+            text.write_text(self._tokenizer.decode(prompts[0], skip_special=False), encoding="utf-8")
             command = [str(self._program), *self._options, "-f", str(text), "-n", str(tokens)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=folder)
         found = self._SPEED.findall(done.stdout + done.stderr)
