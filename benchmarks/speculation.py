@@ -2,7 +2,11 @@
 
 Works: HumanEval prompts as they stand and in chat, edits of code that is in the prompt, a summary that
 quotes, records written anew as JSON; free chat and random tokens, where nothing can be gained and nothing may
-be lost; four sequences at once.  One process holds all engines, which take turns.
+be lost; four sequences at once.  One process holds octavo and the wheel of llama.cpp, which take turns.
+
+OCTAVO_LLAMA_SPECULATION names the folder of a native build of llama.cpp: its llama-completion (no drafts),
+llama-speculative-simple (a draft model) and llama-lookup (n-grams) take the place of the wheel, greedy only.
+OCTAVO_SPECULATION_WORKS: names of works to measure, with semicolons; all by default.
 """
 
 from __future__ import annotations
@@ -12,7 +16,10 @@ import gzip
 import json
 import os
 import random
-from collections.abc import Callable, Sequence
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +96,18 @@ def free_chat(model: octavo.Model) -> Prompts:
     return [chat(model, wish) for wish in wishes]
 
 
+def short_answers(model: octavo.Model) -> Prompts:
+    wishes = (
+        "What is the capital of France?",
+        "Say hello.",
+        "Name a colour.",
+        "Who wrote Hamlet?",
+        "Is a whale a fish?",
+        "Name three fruits.",
+    )
+    return [chat(model, wish) for wish in wishes]
+
+
 def random_tokens(model: octavo.Model) -> Prompts:
     generator = random.Random(1)
     return [[generator.randrange(1000, 40000) for _ in range(64)] for _ in range(8)]
@@ -118,9 +137,11 @@ WORKS: dict[str, tuple[Work, ...]] = {
     ),
     SMALL: (
         ("free chat", free_chat, SAMPLED, 192, 1),
+        ("short answers", short_answers, GREEDY, 48, 1),
         ("random tokens", random_tokens, SAMPLED, 192, 1),
         ("changing topics", topics, SAMPLED, 192, 1),
         ("free chat, 4 sequences", free_chat, SAMPLED, 128, 4),
+        ("random tokens, 4 sequences", random_tokens, SAMPLED, 128, 4),
         ("code edit", edits, GREEDY, 128, 1),
     ),
 }
@@ -191,8 +212,48 @@ class LlamaCpp:
         return float(answer["timings"]["predicted_per_second"])
 
 
+class LlamaPrograms:
+    """Programs of a native build; each figure is a run of its own, by the program's own clock."""
+
+    PROGRAMS = {"off": "llama-completion", "model": "llama-speculative-simple", "n-gram": "llama-lookup"}
+    _SPEED = re.compile(r"(?:decoded .* speed: +([\d.]+) t/s|[^t] eval time .*?([\d.]+) tokens per second)")
+
+    def __init__(self, model: octavo.Model, path: Path, draft: Path | None, kind: str, threads: int) -> None:
+        folder = Path(os.environ["OCTAVO_LLAMA_SPECULATION"]).expanduser()
+        self._program = (folder / self.PROGRAMS[kind]).resolve()
+        if not self._program.is_file():
+            raise MissingPeerError(f"OCTAVO_LLAMA_SPECULATION: {self._program} is not there")
+        self._tokenizer = model.tokenizer
+        self._options = ["-m", str(path), "-t", str(threads), "-c", "2048", "-fa", "on", "--temp", "0"]
+        if kind == "off":
+            self._options += ["-no-cnv"]
+        if kind == "model":
+            self._options += ["-md", str(draft), "--spec-type", "draft-simple", "-td", str(threads)]
+
+    def speed(self, prompts: Prompts, options: SamplingOptions, tokens: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            text = Path(folder) / "prompt"
+            text.write_text(self._tokenizer.decode(prompts[0], skip_special=False), encoding="utf-8")
+            command = [str(self._program), *self._options, "-f", str(text), "-n", str(tokens)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=folder)
+        found = self._SPEED.findall(done.stdout + done.stderr)
+        if done.returncode or not found:
+            raise RuntimeError(f"{self._program.name} said no speed: {done.stderr[-500:]}")
+        return float("".join(found[-1]))
+
+
+def peers_of(
+    ours: Octavo, path: Path, draft: Path | None, threads: int
+) -> dict[str, LlamaCpp | LlamaPrograms]:
+    """llama.cpp with each kind of drafts and without."""
+    kinds = ("off", "model", "n-gram") if draft else ("off",)
+    if os.environ.get("OCTAVO_LLAMA_SPECULATION"):
+        return {f"llama.cpp, {kind}": LlamaPrograms(ours.model, path, draft, kind, threads) for kind in kinds}
+    return {f"llama.cpp, {kind}": LlamaCpp(path, draft, kind, threads) for kind in kinds}
+
+
 def contestants(
-    ours: Octavo, peers: dict[str, LlamaCpp], prompts: Prompts, work: Work
+    ours: Octavo, peers: Mapping[str, LlamaCpp | LlamaPrograms], prompts: Prompts, work: Work
 ) -> dict[str, Callable[[], float]]:
     """Each with the same prompts in the same order, its own place in them."""
     _, _, options, tokens, sequences = work
@@ -216,6 +277,8 @@ def contestants(
     }
     if sequences == 1:
         for name, peer in peers.items():
+            if isinstance(peer, LlamaPrograms) and options is not GREEDY:
+                continue
             measures[name] = of(functools.partial(peer.speed, options=options, tokens=tokens))
     return measures
 
@@ -227,11 +290,10 @@ def run(options: Options, wanted: Sequence[str] = ()) -> Report:
     small = model_paths(Options(models=(DRAFT,)), GENERATORS)[DRAFT]
     for name, path in paths.items():
         draft = small if name == TARGET else None
-        ours, peers = Octavo(path, draft, options.threads), {}
+        ours = Octavo(path, draft, options.threads)
+        peers: Mapping[str, LlamaCpp | LlamaPrograms] = {}
         try:
-            kinds = ("off", "model", "n-gram") if draft else ("off",)
-            for kind in kinds:
-                peers[f"llama.cpp, {kind}"] = LlamaCpp(path, draft, kind, options.threads)
+            peers = peers_of(ours, path, draft, options.threads)
         except MissingPeerError as error:
             report.notes.append(str(error))
         for work in WORKS[name]:
@@ -253,4 +315,5 @@ def run(options: Options, wanted: Sequence[str] = ()) -> Report:
 
 
 if __name__ == "__main__":
-    main(run)
+    works = os.environ.get("OCTAVO_SPECULATION_WORKS", "")
+    main(functools.partial(run, wanted=[name for name in works.split(";") if name]))

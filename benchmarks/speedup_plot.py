@@ -26,6 +26,7 @@ from octavo.decoding.speculation.speculation import Speculation
 ACCEPTANCES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 LENGTHS = (1, 3, 5, 7, 11)
 TOKENS = 48
+TARGET = "qwen2.5-coder-1.5b"
 
 
 class Guesser:
@@ -67,6 +68,8 @@ def measure(model: octavo.Model) -> list[dict[str, float]]:
     answer, _ = seconds(TOKENS + max(LENGTHS) + 2)
     guesser = Guesser(answer)
     forced = Speculation([guesser], Estimates(), draft_max=max(LENGTHS), least_gain=0.0)
+    engine.speculation, guesser.acceptance, guesser.length = forced, 1.0, 1
+    seconds(TOKENS)  # measures what steps cost
     rows = []
     for acceptance in ACCEPTANCES:
         for length in LENGTHS:
@@ -93,7 +96,8 @@ def main() -> None:
     options = parse_options(parser.parse_args())
     from matplotlib import pyplot
 
-    for name, path in model_paths(options, {"qwen2.5-coder-1.5b": GENERATORS["qwen2.5-coder-1.5b"]}).items():
+    known = GENERATORS if options.models else {TARGET: GENERATORS[TARGET]}
+    for name, path in model_paths(options, known).items():
         with octavo.load(path, threads=options.threads, max_sequences=1, context=1024) as model:
             rows = measure(model)
         figure, axes = pyplot.subplots(figsize=(7, 4.5))

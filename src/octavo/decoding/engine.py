@@ -322,7 +322,7 @@ class Engine:
                 return []
             speculation.forget_all_but(self._scheduler.sequences)
             generating, allocator = self._scheduler.generating(), self._scheduler.allocator
-            if not generating or speculation.costs is not None or not allocator.free_count:
+            if not (generating and speculation.wants_costs and allocator.free_count):
                 return generating
             self._begin_business()
             blocks = allocator.allocate(1)

@@ -30,13 +30,21 @@ class TableRunner:
         block_tables: NDArray[np.int32],
         outputs: NDArray[np.int32],
         logits: NDArray[np.float32],
+        hidden: None = None,
+        shares: NDArray[np.int32] | None = None,
         /,
     ) -> None:
         size = self.block_size
         self.stored[block_tables[rows, positions // size], positions % size] = tokens
+        for token, row in [] if shares is None else shares.tolist():
+            block = block_tables[row, positions[token] // size]
+            self.stored[block, positions[token] % size] = tokens[token]
         before = np.maximum(positions[outputs] - 1, 0)
         earlier = self.stored[block_tables[rows[outputs], before // size], before % size]
         logits[:] = self.table[earlier, tokens[outputs]]
+
+    def copy_block(self, source: int, target: int, /) -> None:
+        self.stored[target] = self.stored[source]
 
     def hidden(self, *arguments: NDArray[np.generic]) -> None:
         raise AssertionError("these tests embed nothing")

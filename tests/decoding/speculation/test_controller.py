@@ -8,6 +8,7 @@ import pytest
 
 from octavo.decoding.speculation import costs as step_costs
 from octavo.decoding.speculation.controller import (
+    Budget,
     Estimates,
     Trial,
     best_length,
@@ -85,12 +86,54 @@ def test_a_source_that_loses_is_off_most_of_the_time() -> None:
     assert trial.gain > 1.5
 
 
+def test_what_drafts_lose_is_bounded_whatever_is_believed_of_them() -> None:
+    """Estimates that never learn, costs that are wrong, drafts that are never right."""
+    believed, true = StepCosts.linear(1.0, 0.05), StepCosts.linear(1.0, 0.8)
+    budget, seconds, tries = Budget(), 0.0, 0
+    for _ in range(1000):
+        nodes = choose([chain(*(0.9,) * 16)], 1, believed, 1.03, budget.steps)[0] if budget.may_look else []
+        taken = true.of(1 + len(nodes))
+        seconds += taken
+        if nodes:
+            tries += 1
+            budget.add_drafted(1, taken)
+        else:
+            budget.add_plain(0.002)
+    assert tries > 0
+    assert seconds < 1000 * 1.01 + 16 * 0.8  # a hundredth, and the last try
+
+
+def test_drafts_that_are_right_pay_for_longer_ones() -> None:
+    costs, budget = StepCosts.linear(1.0, 0.15), Budget()
+    lengths = []
+    for _ in range(8):
+        nodes = choose([chain(*(0.97,) * 16)], 1, costs, 1.03, budget.steps)[0]
+        lengths.append(len(nodes))
+        budget.add_drafted(1 + len(nodes), costs.of(1 + len(nodes)))
+    assert lengths[0] < 4
+    assert lengths[-1] == 15
+
+
+def test_looking_that_costs_too_much_becomes_rare_and_ends_no_drafts() -> None:
+    budget, looked = Budget(), 0
+    for _ in range(1000):
+        looked += budget.may_look
+        budget.add_plain(0.05 if budget.may_look else 0.0)
+    assert 150 < looked < 260  # a hundredth of the time
+    assert choose([chain(0.97, 0.97)], 1, StepCosts.linear(1.0, 0.2), 1.03, budget.steps)[0]
+
+
 def test_costs_rise_and_follow_the_machine_and_are_kept(tmp_path: Path) -> None:
     costs = StepCosts([2.0, 1.0, *(3.0,) * (len(SIZES) - 2)])
     assert costs.of(2) == 2.0  # a larger step never takes less: that was noise
     for _ in range(100):
-        costs.observe(1, 4.0)
+        costs.observe(1, 4.0, plain=True)
     assert costs.of(1) == pytest.approx(4.0, rel=0.01)
+    assert costs.of(32) == pytest.approx(6.0, rel=0.01)  # the machine is half as fast for all of them
+    for _ in range(100):
+        costs.observe(4, 20.0, plain=False)
+    assert costs.of(1) == pytest.approx(4.0, rel=0.01)
+    assert costs.of(4) == costs.of(32) == pytest.approx(20.0, rel=0.01)
     path = tmp_path / "folder" / "costs.json"
     assert step_costs.load(path, "model") is None
     step_costs.save(path, "model", costs)

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,17 +19,23 @@ from guessing import speculation_of
 from numpy.typing import NDArray
 from table_runner import VOCABULARY, TableRunner
 
+from octavo.decoding import engine as engine_module
 from octavo.decoding.engine import Engine
-from octavo.decoding.sampling import SamplingOptions, distribution, flatten, sampling_batch
-from octavo.decoding.speculation import draft_model
+from octavo.decoding.sampling import SamplingOptions, distribution, flatten, sample, sampling_batch
+from octavo.decoding.scheduler import Drawing
+from octavo.decoding.speculation import draft_model, verification
+from octavo.decoding.speculation import speculation as speculation_module
+from octavo.decoding.speculation.branches import chain_of
 from octavo.decoding.speculation.controller import Estimates
+from octavo.decoding.speculation.costs import StepCosts
 from octavo.decoding.speculation.draft_model import ModelSource
 from octavo.decoding.speculation.speculation import Rule, Speculation
 from octavo.decoding.speculation.suffix import SuffixSource
 
 SAMPLES = int(os.environ.get("OCTAVO_SPECULATION_SAMPLES", "1000"))
-PROMPT = [1, 2, 3, 1, 2]  # its end stands in it before: the suffix source has something to say
+PROMPT = [0, 3, 6, 1, 4, 7, 2, 5, 0, 3]  # holds every token: the suffix source always has something to say
 LENGTH = 3
+TOGETHER = 4  # texts at once where the controller chooses among their tokens
 PLAIN = SamplingOptions(temperature=1, top_k=0, top_p=1, min_p=0)
 SAMPLERS = {
     "temperature 1": PLAIN,
@@ -59,24 +66,52 @@ def text_law(options: SamplingOptions) -> NDArray[np.float64]:
 def speculation(source: str, rule: Rule) -> Speculation | None:
     if source == "none":
         return None
+    if source == "controlled":
+        return controlled(rule)
     estimates = Estimates()
-    if source == "suffix":
-        made = speculation_of(SuffixSource(estimates, earlier=False))
-    else:
-        made = speculation_of()
+    made = speculation_of(
+        *([SuffixSource(estimates, earlier=False, least_chance=0.0)] if source != "model" else [])
+    )
+    if source != "suffix":
         made.model = ModelSource(SMALL, made.estimates, VOCABULARY, own_noise=rule != "equality")
+        made.trial.gain = 99.0  # the model is asked, whatever the suffix says
     made.rule = rule
     made.most_nodes = 512
     return made
 
 
-def sampled(options: SamplingOptions, speculating: Speculation | None, samples: int) -> NDArray[np.int64]:
+class FixedCosts(StepCosts):
+    """These steps take no time: what they cost is what the test says."""
+
+    def observe(self, tokens: int, seconds: float, *, plain: bool) -> None:
+        pass
+
+
+def controlled(rule: Rule) -> Speculation:
+    """Not all that is proposed is worth its step."""
+    estimates = Estimates()
+    made = Speculation(
+        [SuffixSource(estimates, earlier=False, least_chance=0.0)],
+        estimates,
+        model=ModelSource(SMALL, estimates, VOCABULARY, own_noise=True),
+        costs=FixedCosts(StepCosts.linear(1.0, 0.1).seconds),
+        rule=rule,
+        draft_max=4,
+    )
+    made.trial.observe = lambda gain: None  # type: ignore[method-assign]
+    made.most_nodes = 512
+    return made
+
+
+def sampled(
+    options: SamplingOptions, speculating: Speculation | None, samples: int, together: int = 64
+) -> NDArray[np.int64]:
     """How often each text came, every one with a seed of its own."""
     engine = Engine(MODEL, max_sequences=64, speculation=speculating)
     counts = np.zeros(VOCABULARY**LENGTH, np.int64)
     places = VOCABULARY ** np.arange(LENGTH - 1, -1, -1)
-    for first in range(0, samples, 64):
-        seeds = range(first, min(first + 64, samples))
+    for first in range(0, samples, together):
+        seeds = range(first, min(first + together, samples))
         generations = [
             # A token more than is counted, so that all of these can be drafted.
             engine.submit(PROMPT, replace(options, seed=seed), max_tokens=LENGTH + 1)
@@ -110,6 +145,8 @@ def configurations() -> list[tuple[str, str, Rule]]:
     made += [(name, "model", rule) for name in SAMPLERS for rule in ("token", "block")]
     made += [("temperature 1", "none", "equality"), ("penalties", "suffix", "equality")]
     made += [("temperature 1", "suffix", "token"), ("top-k, top-p, min-p", "suffix", "block")]
+    made += [(name, "both", "token") for name in ("temperature 1", "penalties")]  # trees
+    made += [("temperature 1", "controlled", rule) for rule in ("token", "block")]
     return made
 
 
@@ -117,7 +154,8 @@ def test_every_configuration_has_the_models_distribution(capsys: pytest.CaptureF
     values = []
     for sampler, source, rule in configurations():
         speculating = speculation(source, rule)
-        counts = sampled(SAMPLERS[sampler], speculating, SAMPLES)
+        together = TOGETHER if source == "controlled" else 64
+        counts = sampled(SAMPLERS[sampler], speculating, SAMPLES, together)
         values.append(p_value(counts, text_law(SAMPLERS[sampler])))
         with capsys.disabled():
             if SAMPLES > 10_000:
@@ -132,18 +170,69 @@ def test_equality_gives_the_same_texts_with_and_without_drafts() -> None:
         assert (sampled(options, speculation("suffix", "equality"), 640) == plain).all()
 
 
+def test_branches_are_followed_by_the_rule_for_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed, real = [], verification.judge
+
+    def judge(drawing: Drawing, laws: NDArray[np.float64], rule: Literal["token", "block"]) -> list[int]:
+        emitted = real(drawing, laws, rule)
+        followed.append(chain_of(drawing.draft, drawing.accepted))
+        return emitted
+
+    monkeypatch.setattr(engine_module, "judge", judge)
+    sampled(PLAIN, speculation("both", "token"), 2560)
+    assert sum(chain > 0 for chain in followed) > 15
+
+
 # Mutants
 
 
-def rejected(speculating: Speculation) -> bool:
-    return p_value(sampled(PLAIN, speculating, max(SAMPLES, 4000)), text_law(PLAIN)) < 1e-6
+def rejected(speculating: Speculation, together: int = 64) -> bool:
+    """By the whole texts, or by their first two tokens: fewer cells show more of what is wrong there."""
+    counts, law = sampled(PLAIN, speculating, max(SAMPLES, 4000), together), text_law(PLAIN)
+    pairs = (VOCABULARY**2, -1)
+    of_pairs = p_value(counts.reshape(pairs).sum(1), law.reshape(pairs).sum(1))
+    return min(p_value(counts, law), of_pairs) < 1e-6
 
 
-def test_a_wrong_law_of_the_draft_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rule", ["token", "block"])
+def test_a_wrong_law_of_the_draft_is_found(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         draft_model, "distribution", lambda logits, batch: np.full(logits.shape, 1 / VOCABULARY)
     )
+    assert rejected(speculation("model", rule))  # type: ignore[arg-type]
+
+
+def test_reused_noise_with_the_ratio_test_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The draft draws with the text's own noise, and what follows a rejection is drawn with it again."""
+    judged: list[Drawing] = []
+    real = verification.judge
+
+    def judge(drawing: Drawing, laws: NDArray[np.float64], rule: Literal["token", "block"]) -> list[int]:
+        judged.append(drawing)
+        return real(drawing, laws, rule)
+
+    def draw(law: NDArray[np.float64], uniform: object) -> int:
+        drawing = judged[-1]
+        position = drawing.sequence.length + len(drawing.draft.path(drawing.accepted))
+        logits = np.log(np.maximum(law, 1e-30)).astype(np.float32)[None]
+        return int(sample(logits, sampling_batch([PLAIN], [drawing.sequence.seed], [position]))[0])
+
+    monkeypatch.setattr(engine_module, "judge", judge)
+    monkeypatch.setattr(verification, "draw", draw)
+    monkeypatch.setattr(draft_model, "noise_of_draft", lambda sequence: sequence.seed)
+    for name, law in (("MODEL", (0.1, 0.3, 0.6)), ("SMALL", (0.5, 0.1, 0.4))):  # the bias is larger here
+        runner = TableRunner(0)
+        runner.table[:] = np.log([*law, *(1e-9,) * (VOCABULARY - 3)])
+        monkeypatch.setitem(globals(), name, runner)
     assert rejected(speculation("model", "token"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", ["token", "block"])
+def test_dropping_drawn_tokens_that_are_unlikely_is_found(
+    rule: Rule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speculation_module, "_with_drawn", lambda draft, nodes: nodes)
+    assert rejected(controlled(rule), TOGETHER)
 
 
 def acceptance(small: TableRunner) -> float:

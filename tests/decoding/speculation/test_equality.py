@@ -13,7 +13,9 @@ from history_runner import HistoryRunner
 
 from octavo.decoding.engine import Engine, Generation
 from octavo.decoding.sampling import SamplingOptions
+from octavo.decoding.scheduler import Drawing, Scheduler
 from octavo.decoding.speculation.controller import Estimates
+from octavo.decoding.speculation.draft import ROOT
 from octavo.decoding.speculation.suffix import SuffixSource
 from octavo.errors import OctavoError
 
@@ -71,6 +73,27 @@ def test_the_same_tokens_with_any_draft(acceptance: float, blocks: int, trees: b
             assert runner.steps < 0.6 * sum(map(len, expected))
 
 
+def test_the_blocks_of_the_wrong_branch_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trunk's blocks stay, although a branch came true."""
+    real, wrong = Scheduler._join, 0
+
+    def join(self: Scheduler, drawing: Drawing) -> None:
+        drawing.accepted = ROOT
+        real(self, drawing)
+
+    monkeypatch.setattr(Scheduler, "_join", join)
+    for seed in range(6):
+        submit = submissions(seed)
+        expected, texts = answers(submit)
+        oracle = Oracle(texts, 0.6, 32, trees=True)
+        runner = HistoryRunner(block_count=64, max_step_tokens=24)
+        try:
+            wrong += run(Engine(runner, speculation=speculation_of(oracle)), submit) != expected
+        except AssertionError:  # it looks where nobody wrote
+            wrong += 1
+    assert wrong > 0
+
+
 def test_right_guesses_save_steps_and_are_counted() -> None:
     def submit(engine: Engine) -> Generation:
         return engine.submit([1, 2, 3], SAMPLERS["filters"], max_tokens=24)
@@ -87,7 +110,7 @@ def test_the_suffix_source_in_an_engine_changes_nothing() -> None:
     for seed in range(4):
         submit = submissions(seed)
         expected, _ = answers(submit)
-        speculation = speculation_of(SuffixSource(Estimates()))
+        speculation = speculation_of(SuffixSource(Estimates(), least_chance=0.0))
         engine = Engine(HistoryRunner(block_count=64, max_step_tokens=24), speculation=speculation)
         assert run(engine, submit) == expected
         assert run(engine, submit) == expected  # and now they are earlier texts
@@ -97,7 +120,7 @@ def test_the_suffix_source_in_an_engine_changes_nothing() -> None:
 def test_an_interrupt_anywhere_loses_nothing(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     submit = submissions(3, count=4)
     expected, texts = answers(submit)
-    speculation = speculation_of(Oracle(texts, 0.8, 32), SuffixSource(Estimates()))
+    speculation = speculation_of(Oracle(texts, 0.8, 32), SuffixSource(Estimates(), least_chance=0.0))
     engine = Engine(HistoryRunner(block_count=20, max_step_tokens=24), speculation=speculation)
     owner = speculation if place in ("propose", "learn") else engine._scheduler
     real, calls, chance = getattr(owner, place), [0], random.Random(1)

@@ -94,26 +94,60 @@ def distance(a: dict[Text, Fraction], b: dict[Text, Fraction]) -> Fraction:
 Rule = Callable[[Sequence[Law], Sequence[Law], Sequence[int], rules.Uniform], tuple[int, Law]]
 
 
+def by_token(
+    models: Sequence[Law], drafts: Sequence[Law], tokens: Sequence[int], uniform: rules.Uniform
+) -> tuple[int, Law]:
+    """The rule for trees on a chain: how many tokens to keep."""
+    node, law = rules.keep_token_by_token(models, drafts, tokens, range(-1, len(tokens) - 1), uniform)
+    return node + 1, law
+
+
+RULES: tuple[Rule, Rule] = (by_token, rules.keep_block)
+
+
+def whole(text: Text) -> Text:
+    return text
+
+
 def chain_law(
-    model: LawOf, draft: LawOf, rule: Rule, length: int, claimed: LawOf | None = None
+    model: LawOf,
+    draft: LawOf,
+    rule: Rule,
+    length: int,
+    claimed: LawOf | None = None,
+    cut: Callable[[Text], Text] = whole,
 ) -> dict[Text, Fraction]:
-    """The law of a text's first tokens after one step with drafted chains; the rule is told `claimed`."""
+    """The law of a text's first tokens after one step with drafted chains; the rule is told `claimed`, and
+    what `cut` leaves of a chain."""
     emitted: dict[Text, Fraction] = defaultdict(Fraction)
-    for tokens, drawn in text_law(draft, length).items():
-        models = [model(tokens[:n]) for n in range(length + 1)]
-        drafts = [(claimed or draft)(tokens[:n]) for n in range(length)]
+    for drafted, drawn in text_law(draft, length).items():
+        tokens = cut(drafted)
+        models = [model(tokens[:n]) for n in range(len(tokens) + 1)]
+        drafts = [(claimed or draft)(tokens[:n]) for n in range(len(tokens))]
         for probability, (kept, law) in branches(lambda u, a=(models, drafts, tokens): rule(*a, u)):  # type: ignore[misc]
             for token in range(VOCABULARY):
                 emitted[(*tokens[:kept], token)] += drawn * probability * law[token]
     return completed(model, emitted, length + 1)
 
 
-@pytest.mark.parametrize("rule", [rules.keep_token_by_token, rules.keep_block])
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_chains_have_the_models_law_exactly(rule: Rule, length: int) -> None:
     for seed in range(12):
         model, draft = toy(seed), toy(seed + 1000)
         assert distance(chain_law(model, draft, rule, length), text_law(model, length + 1)) == 0
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_chain_may_end_by_what_was_drawn_before(rule: Rule) -> None:
+    """The length depends on the tokens, as it does where a draft model stops when it is unsure."""
+
+    def cut(text: Text) -> Text:
+        return text[: next((n for n, token in enumerate(text, 1) if token == 1), len(text))]
+
+    for seed in range(12):
+        model, draft = toy(seed), toy(seed + 1000)
+        assert distance(chain_law(model, draft, rule, 3, cut=cut), text_law(model, 4)) == 0
 
 
 def families(law: Law, width: int, *, replacement: bool) -> Iterator[tuple[Fraction, tuple[int, ...]]]:
@@ -131,6 +165,17 @@ def families(law: Law, width: int, *, replacement: bool) -> Iterator[tuple[Fract
             yield probability, family
 
 
+def given(law: Law, family: Sequence[int], *, replacement: bool) -> list[Law]:
+    """What each child was drawn from, given the ones before."""
+    laws = [law]
+    for token in family[:-1]:
+        left = laws[-1].copy()
+        if not replacement:
+            left[token] = Fraction(0)
+        laws.append(rules.normalized(left))
+    return laws
+
+
 def tree_law(
     model: LawOf, draft: LawOf, width: int, *, replacement: bool, claimed_whole: bool = False
 ) -> dict[Text, Fraction]:
@@ -144,8 +189,8 @@ def tree_law(
         for drawn, family in families(draft(text), width, replacement=replacement):
 
             def keep(uniform: rules.Uniform, family: tuple[int, ...] = family) -> tuple[int | None, Law]:
-                told = replacement or claimed_whole
-                return rules.keep_child(model(text), draft(text), family, uniform, replacement=told)
+                told = given(draft(text), family, replacement=replacement or claimed_whole)
+                return rules.keep_child(model(text), list(zip(told, family, strict=True)), uniform)
 
             for chance, (place, law) in branches(keep):
                 probability = reached * drawn * chance
@@ -157,6 +202,39 @@ def tree_law(
 
     visit((), Fraction(1))
     return completed(model, emitted, 2)
+
+
+def guess_law(model: LawOf, draft: LawOf, guess: Text) -> dict[Text, Fraction]:
+    """One step with a tree: a drawn chain of two, and a guess without chance beside it where they part."""
+    emitted: dict[Text, Fraction] = defaultdict(Fraction)
+    for tokens, drawn in text_law(draft, 2).items():
+        places: list[Text] = [tokens[:1], tokens]  # the text at each node
+        laws, parents = [draft(()), draft(tokens[:1])], [-1, 0]
+        for depth in range(1, 3):
+            if guess[:depth] not in places:
+                above = guess[: depth - 1]
+                parents.append(places.index(above) if above else -1)
+                places.append(guess[:depth])
+                laws.append(np.array([Fraction(int(x == guess[depth - 1])) for x in range(VOCABULARY)]))
+
+        def keep(uniform: rules.Uniform, tree: Any = (places, laws, parents)) -> tuple[int, Law]:
+            models = [model(()), *(model(text) for text in tree[0])]
+            return rules.keep_token_by_token(
+                models, tree[1], [text[-1] for text in tree[0]], tree[2], uniform
+            )
+
+        for probability, (node, law) in branches(keep):
+            for token in range(VOCABULARY):
+                text = () if node < 0 else places[node]
+                emitted[(*text, token)] += drawn * probability * law[token]
+    return completed(model, emitted, 3)
+
+
+@pytest.mark.parametrize("guess", [(0, 0), (0, 2), (1, 1), (2, 0)])
+def test_a_guess_beside_a_drawn_chain_has_the_models_law_exactly(guess: Text) -> None:
+    for seed in range(12):
+        model, draft = toy(seed), toy(seed + 1000)
+        assert distance(guess_law(model, draft, guess), text_law(model, 3)) == 0
 
 
 def full_support(seed: int) -> LawOf:
@@ -183,14 +261,14 @@ def test_block_verification_keeps_more() -> None:
     for seed in range(12):
         model, draft = toy(seed), toy(seed + 1000)
         kept = {}
-        for rule in (rules.keep_token_by_token, rules.keep_block):
+        for rule in RULES:
             total = Fraction(0)
             for tokens, drawn in text_law(draft, 3).items():
                 models, drafts = [model(tokens[:n]) for n in range(4)], [draft(tokens[:n]) for n in range(3)]
                 for p, (count, _) in branches(lambda u, a=(models, drafts, tokens), r=rule: r(*a, u)):  # type: ignore[misc]
                     total += drawn * p * count
             kept[rule] = total
-        gains.append(kept[rules.keep_block] - kept[rules.keep_token_by_token])
+        gains.append(kept[rules.keep_block] - kept[by_token])
     assert min(gains) >= 0
     assert max(gains) > 0
 
@@ -205,7 +283,7 @@ def test_a_wrong_draft_law_is_found() -> None:
         law = toy(1003)(text)
         return np.array([Fraction(int(i == np.argmax(law))) for i in range(VOCABULARY)], object)
 
-    for rule in (rules.keep_token_by_token, rules.keep_block):
+    for rule in RULES:
         law = chain_law(toy(3), greedy, rule, 2, claimed=full_support(1003))
         assert distance(law, text_law(toy(3), 3)) > Fraction(1, 100)
 
@@ -214,6 +292,18 @@ def test_children_without_replacement_against_the_whole_law_are_found() -> None:
     model, draft = full_support(3), full_support(1003)
     law = tree_law(model, draft, 2, replacement=False, claimed_whole=True)
     assert distance(law, text_law(model, 2)) > Fraction(1, 100)
+
+
+def test_leaving_out_a_token_for_what_it_is_is_found() -> None:
+    """As above the chain is cut, but before the token that it is cut for."""
+
+    def cut(text: Text) -> Text:
+        return text[: next((n for n, token in enumerate(text) if token == 1), len(text))]
+
+    for rule in RULES:
+        assert distance(chain_law(toy(3), toy(1003), rule, 2, cut=cut), text_law(toy(3), 3)) > Fraction(
+            1, 100
+        )
 
 
 def test_reused_noise_with_the_ratio_test_is_found() -> None:

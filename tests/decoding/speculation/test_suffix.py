@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 import pytest
 from token_sequences import sequence_of
@@ -63,8 +65,19 @@ def test_a_foreign_match_is_an_error() -> None:
         _native.SuffixAutomaton().advance((5, 1), np.array([1], np.int32))
 
 
+class Believed(Estimates):
+    """Every token is as likely as one is told."""
+
+    def __init__(self, likely: float) -> None:
+        super().__init__()
+        self._likely = likely
+
+    def chance(self, bucket: Hashable, prior: float | None = None) -> float:
+        return self._likely
+
+
 def test_a_copied_span_is_proposed_and_earlier_texts_are_remembered() -> None:
-    source = SuffixSource(Estimates())
+    source = SuffixSource(Believed(0.9))
     first = sequence_of([1, 2, 3, 4, 5, 6, 7, 8, 2, 3])
     assert source.propose([first], [4])[0].tokens == [4, 5, 6, 7]
     first.generated.append(3)
@@ -72,3 +85,11 @@ def test_a_copied_span_is_proposed_and_earlier_texts_are_remembered() -> None:
     second = sequence_of([20, 21, 5, 6, 7])
     assert source.propose([second], [10])[0].tokens == [8, 2, 3]  # and no further than that text went
     assert source.propose([sequence_of([30, 31])], [4])[0].tokens == []
+
+
+def test_what_is_hardly_ever_right_is_hardly_ever_proposed() -> None:
+    text = [1, 2, 3, 4, 5, 6, 7, 8] * 8
+    assert len(SuffixSource(Believed(0.5)).propose([sequence_of(text)], [16])[0]) == 4  # 0.5 ** 5 < 0.05
+    source = SuffixSource(Believed(0.02))
+    proposed = [len(source.propose([sequence_of(text[:length])], [16])[0]) for length in range(16, 64)]
+    assert sorted(proposed) == [0] * 45 + [1] * 3

@@ -9,6 +9,7 @@ with measured costs in place of "a step is a step", and one budget for a whole b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 
 from octavo.decoding.speculation.costs import StepCosts
@@ -18,6 +19,8 @@ HALF_LIFE = 64.0  # outcomes after which one counts half
 LEAST_GAIN = 1.03  # expected, below which a step is plain: estimates and clocks are not better than that
 
 _PRIOR_WEIGHT = 3.0
+_FIRST_STEPS, _MOST_STEPS, _SHARE_OF_FAILURES = 0.5, 4.0, 0.005
+_MOST_LOOKING, _SHARE_OF_LOOKING = 0.2, 0.01
 _FIRST_GAIN, _NEXT_GAIN, _GAIN_WEIGHT = 1.2, 1.04, 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 64, 2048
 # For suffix drafts by the bit length of the match; for a draft model its own word is taken (see `chance`).
@@ -54,8 +57,17 @@ def learn_from(estimates: Estimates, draft: Draft, emitted: Sequence[int]) -> No
         nodes = [child for child in below if draft.tokens[child] == token]
 
 
-def choose(drafts: Sequence[Draft], sequences: int, costs: StepCosts, least_gain: float) -> list[list[int]]:
-    """Which nodes of each draft to verify: the best m of all, by the formula above."""
+def choose(
+    drafts: Sequence[Draft],
+    sequences: int,
+    costs: StepCosts,
+    least_gain: float,
+    may_lose: float = math.inf,
+) -> list[list[int]]:
+    """Which nodes of each draft to verify: the best m of all, by the formula above.
+
+    may_lose: how many plain steps longer the step may take, should none of them come true.
+    """
     ranked: list[tuple[float, int, int]] = []
     for index, draft in enumerate(drafts):
         ranked += [(-reach, index, node) for node, reach in enumerate(draft.reach())]
@@ -64,6 +76,8 @@ def choose(drafts: Sequence[Draft], sequences: int, costs: StepCosts, least_gain
     best, best_rate, expected = 0, plain * least_gain, float(sequences)
     for count, (reach, _, _) in enumerate(ranked, 1):
         expected -= reach
+        if costs.of(sequences + count) > (1 + may_lose) * costs.of(sequences):
+            break
         rate = expected / costs.of(sequences + count)
         if rate > best_rate:
             best, best_rate = count, rate
@@ -80,6 +94,34 @@ def promise(draft: Draft, costs: StepCosts) -> float:
         expected += reach
         best = max(best, expected * costs.of(1) / costs.of(1 + count))
     return best
+
+
+class Budget:
+    """What drafts may still lose, in plain steps: what they have earned, and a share of the time.
+
+    Estimates and measured costs may be wrong, and the text may change at any token.  This bounds the loss
+    whatever they say: a draft is tried where its failure can be paid, and looking for drafts goes on only
+    where its own share pays for it.
+    """
+
+    def __init__(self) -> None:
+        self.steps = _FIRST_STEPS
+        self._looking = _MOST_LOOKING
+
+    @property
+    def may_look(self) -> bool:
+        """Whether there is anything left for looking for drafts."""
+        return self._looking >= 0
+
+    def add_plain(self, looking: float) -> None:
+        """A step had no drafts; looking for them took so much of it."""
+        self.steps = min(self.steps + _SHARE_OF_FAILURES, _MOST_STEPS)
+        self._looking = min(self._looking + _SHARE_OF_LOOKING - looking, _MOST_LOOKING)
+
+    def add_drafted(self, tokens: float, steps: float) -> None:
+        """A step gave so many tokens to each sequence, and took as long as so many plain steps."""
+        self.steps = min(self.steps + tokens - steps, _MOST_STEPS)
+        self._looking = min(self._looking + max(tokens - steps, 0.0), _MOST_LOOKING)
 
 
 class Trial:

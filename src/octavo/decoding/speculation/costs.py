@@ -11,18 +11,20 @@ import json
 import os
 import time
 from bisect import bisect_left
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
 from octavo.decoding.runner import Runner
 
-# Tokens in a step.  The native kernels work on tiles of these widths (native/ops/panel.h): what is between
-# two of them costs as much as the larger one.
-SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32)
+# Tokens in a step.  The native kernels work on tiles of several tokens (native/ops/panel.h): what is between
+# two of these costs about as much as the larger one.
+SIZES = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32)
 _REPETITIONS = 3
 _BUDGET_SECONDS = 1.0
-_OWN_WEIGHT, _SHARED_WEIGHT = 0.1, 0.05
+_PLAIN_WEIGHT, _DRAFTED_WEIGHT = 0.1, 0.3
 
 
 class StepCosts:
@@ -31,7 +33,14 @@ class StepCosts:
     def __init__(self, seconds: list[float]) -> None:
         if len(seconds) != len(SIZES) or not all(0 < value < 1e4 for value in seconds):
             raise ValueError(f"costs need {len(SIZES)} positive times, one for each of {SIZES}")
-        self.seconds: list[float] = np.maximum.accumulate(seconds).tolist()
+        self._relative: list[float] = np.maximum.accumulate(seconds).tolist()
+        self._level = 1.0
+        self._plain_steps = 0
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of a step of each size."""
+        return [self._level * value for value in self._relative]
 
     @classmethod
     def linear(cls, first: float, further: float) -> StepCosts:
@@ -41,39 +50,52 @@ class StepCosts:
     def of(self, tokens: int) -> float:
         """Seconds of a step of so many tokens."""
         if tokens > SIZES[-1]:
-            return self.seconds[-1] * tokens / SIZES[-1]
-        return self.seconds[bisect_left(SIZES, tokens)]
+            return self._level * self._relative[-1] * tokens / SIZES[-1]
+        return self._level * self._relative[bisect_left(SIZES, tokens)]
 
-    def observe(self, tokens: int, seconds: float) -> None:
-        """A step took so long.  All sizes follow a little (the machine is busier, the context deeper), this
-        one more."""
+    def observe(self, tokens: int, seconds: float, *, plain: bool) -> None:
+        """A step took so long.  A plain one tells how fast the machine is now, at this depth, for all sizes
+        alike; one with drafts tells of its own size."""
         if not 1 <= tokens <= SIZES[-1] or seconds <= 0:
             return
         ratio = min(max(seconds / self.of(tokens), 0.25), 4.0)
+        if plain:
+            self._plain_steps += 1
+            self._level *= ratio ** max(
+                _PLAIN_WEIGHT, 1 / self._plain_steps
+            )  # what was kept is of another day
+            return
         own = bisect_left(SIZES, tokens)
-        for index in range(len(SIZES)):
-            self.seconds[index] *= ratio**_SHARED_WEIGHT * (ratio**_OWN_WEIGHT if index == own else 1.0)
+        value = self._relative[own] * ratio**_DRAFTED_WEIGHT
+        self._relative[:own] = [min(smaller, value) for smaller in self._relative[:own]]
+        self._relative[own:] = [value, *(max(larger, value) for larger in self._relative[own + 1 :])]
 
 
 def measure(runner: Runner, block: int) -> StepCosts:
-    """Time steps of each size in one block of the cache that nobody uses; about half a second for 1.5B
-    parameters."""
-    best = [float("inf")] * len(SIZES)
+    """Time steps of each size in one block of the cache that nobody uses, each beside a step of one token, so
+    that a slow moment is in both; about a second."""
     table = np.array([[block]], np.int32)
-    begin = time.perf_counter()
-    for repetition in range(_REPETITIONS):
-        for index, size in enumerate(SIZES):
-            count = min(size, runner.block_size, runner.max_step_tokens)
-            every = np.arange(count, dtype=np.int32)
-            logits = np.empty((count, runner.vocabulary_size), np.float32)
-            tokens = (every * 7919 % runner.vocabulary_size).astype(np.int32)
-            started = time.perf_counter()
-            runner.step(tokens, every, np.zeros(count, np.int32), table, every, logits)
-            seconds = (time.perf_counter() - started) * size / count
-            best[index] = min(best[index], seconds)
-        if time.perf_counter() - begin > _BUDGET_SECONDS and repetition:
-            break
-    return StepCosts([max(seconds, 1e-7) for seconds in best])
+
+    def step(size: int) -> float:
+        count = min(size, runner.block_size, runner.max_step_tokens)
+        every = np.arange(count, dtype=np.int32)
+        logits = np.empty((count, runner.vocabulary_size), np.float32)
+        tokens = (every * 7919 % runner.vocabulary_size).astype(np.int32)
+        started = time.perf_counter()
+        runner.step(tokens, every, np.zeros(count, np.int32), table, every, logits)
+        return max(time.perf_counter() - started, 1e-7) * size / count
+
+    begin, ones, ratios = time.perf_counter(), [step(1)], [1.0]
+    for before, size in pairwise(SIZES):
+        if time.perf_counter() - begin > _BUDGET_SECONDS:
+            ratios.append(ratios[-1] * size / before)
+            continue
+        of_size = []
+        for _ in range(_REPETITIONS):
+            ones.append(step(1))
+            of_size.append(step(size) / ones[-1])
+        ratios.append(median(of_size))
+    return StepCosts([median(ones) * ratio for ratio in ratios])
 
 
 def load(path: Path, key: str) -> StepCosts | None:

@@ -29,25 +29,33 @@ class Draft:
     tokens: of each node.  parents: index of the node before, ROOT for the sequence's last token.  A node
     whose parent is not the node right before it begins a branch, and stands after its parent.
     chances: how likely each token is to be the model's own where its parent is.  buckets: under what the
-    outcome is counted, so that the chances come true (controller.py).  laws: float64 [V], what each token
-    was drawn from, kept where it was drawn; empty unless rejection sampling needs them.
+    outcome is counted, so that the chances come true (controller.py).  laws: float64 [V], what a token was
+    drawn from, kept where it was drawn; None for a guess without chance, and where nobody needs it.
     """
 
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     chances: list[float] = field(default_factory=list)
     buckets: list[Hashable] = field(default_factory=list)
-    laws: list[NDArray[np.float64]] = field(default_factory=list)
+    laws: list[NDArray[np.float64] | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def add(self, token: int, parent: int, chance: float, bucket: Hashable) -> int:
+    def add(
+        self,
+        token: int,
+        parent: int,
+        chance: float,
+        bucket: Hashable,
+        law: NDArray[np.float64] | None = None,
+    ) -> int:
         """A node more; its index."""
         self.tokens.append(token)
         self.parents.append(parent)
         self.chances.append(chance)
         self.buckets.append(bucket)
+        self.laws.append(law)
         return len(self.tokens) - 1
 
     def children(self, node: int) -> list[int]:
@@ -81,7 +89,7 @@ class Draft:
             [place[self.parents[node]] for node in nodes],
             [self.chances[node] for node in nodes],
             [self.buckets[node] for node in nodes],
-            [self.laws[node] for node in nodes] if self.laws else [],
+            [self.laws[node] for node in nodes],
         )
 
     def merge(self, chain: Draft) -> None:

@@ -192,9 +192,8 @@ class ModelSource:
         for place, (guess, token, confidence) in enumerate(drawn):
             bucket = (self.name, min(int(confidence * CONFIDENCE_BUCKETS), CONFIDENCE_BUCKETS - 1))
             chance = self._estimates.chance(bucket, prior=confidence)
-            if laws is not None:
-                guess.draft.laws.append(laws[place])
-            guess.draft.add(token, len(guess.draft) - 1 if len(guess.draft) else ROOT, chance, bucket)
+            law = None if laws is None else laws[place]
+            guess.draft.add(token, len(guess.draft) - 1 if len(guess.draft) else ROOT, chance, bucket, law)
             guess.reach *= chance
             guess.pending = [token]
 

@@ -10,7 +10,8 @@ not: the law that each drafted token was really drawn from, and noise that the d
   chain, never worse.
 
 Laws are arrays [V] of any numbers: floats in the engine, fractions in the tests, which enumerate every draft
-and prove that the law of the text is the model's, exactly.
+and prove that the law of the text is the model's, exactly.  Whether a drawn token is verified at all must
+not depend on the token itself, only on what was there before it: dropping the unlikely ones is biased.
 
 g: drafted tokens of a chain, V: vocabulary.
 """
@@ -51,16 +52,40 @@ def residual(model: Law, draft: Law) -> Law:
 
 
 def keep_token_by_token(
-    models: Sequence[Law], drafts: Sequence[Law], tokens: Sequence[int], uniform: Uniform
+    models: Sequence[Law],
+    drafts: Sequence[Law],
+    tokens: Sequence[int],
+    parents: Sequence[int],
+    uniform: Uniform,
 ) -> tuple[int, Law]:
-    """How many of g tokens to keep, and the law of the token after them.
+    """The deepest of g nodes of a tree to keep, -1 for none, and the law of the token after it.
 
-    models: [g + 1] laws after each beginning of the chain; drafts: [g], what the tokens were drawn from.
+    models: [g + 1] laws at the root and after each node.  drafts: [g], what the nodes' tokens were drawn
+    from, given everything drawn before.  parents: of each node, -1 for the root; children in the order of
+    their drawing.  A chain has the parents -1, 0, 1, ...
     """
-    for kept, token in enumerate(tokens):
-        if not uniform() < acceptance(models[kept], drafts[kept], token):
-            return kept, residual(models[kept], drafts[kept])
-    return len(tokens), models[len(tokens)]
+    node = -1
+    while True:
+        children = [child for child, parent in enumerate(parents) if parent == node]
+        of_children = [(drafts[child], tokens[child]) for child in children]
+        place, law = keep_child(models[node + 1], of_children, uniform)
+        if place is None:
+            return node, law
+        node = children[place]
+
+
+def keep_child(model: Law, children: Sequence[tuple[Law, int]], uniform: Uniform) -> tuple[int | None, Law]:
+    """Which of a node's children to follow, None for none, and with it the law of what comes instead.
+
+    children: what each was drawn from, given the ones before, and its token: the same law each time for
+    independent drawings, what the ones before have left of it for drawings without replacement, and a law
+    of one token for a guess that involved no chance.
+    """
+    for place, (draft, token) in enumerate(children):
+        if uniform() < acceptance(model, draft, token):
+            return place, model
+        model = residual(model, draft)
+    return None, model
 
 
 def block_chances(
@@ -86,7 +111,7 @@ def block_chances(
 def keep_block(
     models: Sequence[Law], drafts: Sequence[Law], tokens: Sequence[int], uniform: Uniform
 ) -> tuple[int, Law]:
-    """As `keep_token_by_token`, deciding from the longest chain down."""
+    """How many of g tokens of a chain to keep, and the law of the token after them; from the longest down."""
     if not tokens:
         return 0, models[0]
     weights, chances = block_chances(models, drafts, tokens)
@@ -102,28 +127,6 @@ def block_residual(models: Sequence[Law], drafts: Sequence[Law], weights: Sequen
         return models[kept]
     left = positive_part(weights[kept] * models[kept] - drafts[kept])
     return normalized(left) if left.sum() > 0 else models[kept]
-
-
-def keep_child(
-    model: Law, draft: Law, children: Sequence[int], uniform: Uniform, *, replacement: bool
-) -> tuple[int | None, Law]:
-    """Which of a node's children, tokens in the order in which they were drawn, to follow; None for none.
-    With it the law of what comes instead.
-
-    replacement: children were drawn independently from the draft's law (the same token may come twice);
-    without it each from what the ones before had left of it.
-    """
-    for place, token in enumerate(children):
-        if uniform() < acceptance(model, draft, token):
-            return place, model
-        model = residual(model, draft)
-        if not replacement:
-            draft = draft.copy()
-            draft[token] = draft[token] * 0
-            if not draft.sum() > 0:
-                break
-            draft = normalized(draft)
-    return None, model
 
 
 def draw(law: Law, uniform: Uniform) -> int:

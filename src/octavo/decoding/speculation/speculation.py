@@ -6,13 +6,22 @@ and estimates prevent.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 from octavo.decoding.runner import Runner
 from octavo.decoding.scheduler import Step, TokenSequence
-from octavo.decoding.speculation.controller import LEAST_GAIN, Estimates, Trial, choose, learn_from, promise
+from octavo.decoding.speculation.controller import (
+    LEAST_GAIN,
+    Budget,
+    Estimates,
+    Trial,
+    choose,
+    learn_from,
+    promise,
+)
 from octavo.decoding.speculation.costs import StepCosts, measure
 from octavo.decoding.speculation.draft import ROOT, Draft, DraftSource
 from octavo.decoding.speculation.draft_model import ModelSource
@@ -20,6 +29,7 @@ from octavo.decoding.speculation.draft_model import ModelSource
 MOST_NODES = 64  # of a step, all sequences together
 DRAFT_MAX = 16  # of a sequence in a step
 Rule = Literal["equality", "token", "block"]
+_PROMISING = 0.5  # drafted tokens that are expected to come true
 OF_MODEL = ("all tokens of a draft model",)
 
 
@@ -28,7 +38,7 @@ class Speculation:
 
     sources: cheap ones, the first that has anything wins.  model: a source that takes time; it is asked for
     the sequences for which the others promise less than it has been giving.
-    costs: of the engine's runner; None has them measured when the first sequence generates, and `on_measured`
+    costs: of the engine's runner; None has them measured as soon as a draft is worth it, and `on_measured`
     is told.  draft_max: drafted tokens of a sequence in a step.  rule: how drafts are judged: by equality
     with the model's own draw (the same seed gives the same text), or by the rejection rules of rules.py,
     which keep more of a model's sampled draft.  least_gain: expected gain below which a step
@@ -53,7 +63,9 @@ class Speculation:
         self.estimates = estimates
         self.model = model
         self.trial = Trial()
+        self.budget = Budget()
         self.costs = costs
+        self.wants_costs = False  # something promises enough to find out what steps cost
         self.most_nodes = MOST_NODES
         self._on_measured = on_measured
         self._draft_max = draft_max
@@ -62,24 +74,49 @@ class Speculation:
         self._always = least_gain == 0
         self._known: list[TokenSequence] = []
         self._proposed: dict[int, Draft] = {}
-        self._drafting_seconds = 0.0
+        self._drafting_seconds, self._learning_seconds = 0.0, 0.0  # of the last step
+        self._plain_seconds = 0.0  # what it would have taken without drafts
         self._modelled: set[int] = set()  # sequences that the model drafted for in this step
         self._proposing = False  # what a source has may be half done
 
     def measure(self, runner: Runner, blocks: list[int]) -> None:
         """Measure what steps cost, in a free block."""
-        self.costs = measure(runner, blocks[0])
+        self.costs, self.wants_costs = measure(runner, blocks[0]), False
         self._on_measured(self.costs)
 
     def propose(self, sequences: Sequence[TokenSequence]) -> dict[int, Draft]:
         """What to verify in the next step, by id() of the sequences."""
         if self._proposing:
             self.restart()
-        self._proposed, self._drafting_seconds = {}, 0.0
-        if self.costs is None or not sequences:
+        self._proposed, self._drafting_seconds, self._modelled = {}, 0.0, set()
+        if not (sequences and self._may_look()):
             return {}
         self._proposing = True
         started = time.perf_counter()
+        drafts = self._drafts(sequences)
+        self._proposed = {id(sequence): draft for sequence, draft in zip(sequences, drafts, strict=True)}
+        self._proposing = False
+        self._drafting_seconds = time.perf_counter() - started
+        if self.costs is None:
+            sure = any(sum(draft.reach()) > _PROMISING for draft in drafts)
+            self.wants_costs = sure or self.model is not None or self._always
+            return {}
+        if not any(map(len, drafts)):
+            return {}
+        if self._always:
+            return {id(one): draft for one, draft in zip(sequences, drafts, strict=True) if len(draft)}
+        kept = choose(drafts, len(sequences), self.costs, self._least_gain, self._may_lose())
+        if self.rule != "equality":
+            # To leave out a token for being unlikely, after it was drawn, would make it rarer in the text.
+            kept = [_with_drawn(draft, nodes) for draft, nodes in zip(drafts, kept, strict=True)]
+        return {
+            id(sequence): draft.keep(nodes)
+            for sequence, draft, nodes in zip(sequences, drafts, kept, strict=True)
+            if nodes
+        }
+
+    def _drafts(self, sequences: Sequence[TokenSequence]) -> list[Draft]:
+        """What the sources propose."""
         limits = [min(self._draft_max, sequence.remaining - 1) for sequence in sequences]
         if self.rule != "equality":  # what a grammar forces is drawn from no law that a rule could judge
             pairs = zip(sequences, limits, strict=True)
@@ -88,31 +125,28 @@ class Speculation:
         for source in self.sources:
             wanting = [index for index, draft in enumerate(drafts) if not len(draft)]
             _fill(source, wanting, sequences, limits, drafts)
-        self._modelled = set()
-        if self.model is not None and (self.trial.is_on or self._always):
-            wanting = [
-                index
-                for index, draft in enumerate(drafts)
-                if limits[index] > 0 and promise(draft, self.costs) <= max(self.trial.gain, LEAST_GAIN)
-            ]
-            self.model.goes_on = self._goes_on(len(sequences))
-            before = list(drafts)
-            filled = _fill(self.model, wanting, sequences, limits, drafts)
-            for index in filled:
-                if self.rule == "equality" and len(before[index]):
-                    drafts[index].merge(before[index])
-            self._modelled = {id(sequences[index]) for index in filled}
-        self._proposed = {id(sequence): draft for sequence, draft in zip(sequences, drafts, strict=True)}
-        self._proposing = False
-        self._drafting_seconds = time.perf_counter() - started
-        if self._always:
-            return {id(one): draft for one, draft in zip(sequences, drafts, strict=True) if len(draft)}
-        kept = choose(drafts, len(sequences), self.costs, self._least_gain)
-        return {
-            id(sequence): draft.keep(nodes)
-            for sequence, draft, nodes in zip(sequences, drafts, kept, strict=True)
-            if nodes
-        }
+        if self.model is None or self.costs is None or not (self.trial.is_on or self._always):
+            return drafts
+        wanting = [
+            index
+            for index, draft in enumerate(drafts)
+            if limits[index] > 0 and promise(draft, self.costs) <= max(self.trial.gain, LEAST_GAIN)
+        ]
+        self.model.goes_on = self._goes_on(len(sequences))
+        before = list(drafts)
+        filled = _fill(self.model, wanting, sequences, limits, drafts)
+        for index in filled:
+            if self.rule != "block" and len(before[index]):
+                drafts[index].merge(before[index])
+        self._modelled = {id(sequences[index]) for index in filled}
+        return drafts
+
+    def _may_lose(self) -> float:
+        """Plain steps; a draft model that is on answers for itself (`Trial`)."""
+        return math.inf if self.model is not None and self.trial.is_on else self.budget.steps
+
+    def _may_look(self) -> bool:
+        return self._always or self.budget.may_look or (self.model is not None and self.trial.is_on)
 
     def _goes_on(self, sequences: int) -> Callable[[float, int], bool]:
         """Whether a draft model should guess one more: while that raises expected tokens by expected time.
@@ -145,26 +179,46 @@ class Speculation:
 
     def learn(self, step: Step, tokens: Sequence[Sequence[int]], seconds: float) -> None:
         """A step took so long and gave these tokens to its drawings."""
+        started = time.perf_counter()
         for drawing, emitted in zip(step.drawings, tokens, strict=True):
             draft = self._proposed.get(id(drawing.sequence))
             if draft is not None:
                 learn_from(self.estimates, draft, emitted)
                 if id(drawing.sequence) in self._modelled:
                     _learn_overall(self.estimates, draft, emitted)
-        if self.costs is None or not step.is_generation or self._always:
+        if step.is_generation and not self._always:
+            self._account(step, sum(map(len, tokens)), seconds)
+            for drawing, emitted in zip(step.drawings, tokens, strict=True):
+                drawing.sequence.plain_seconds += self._plain_seconds * len(emitted)
+                drawing.sequence.step_seconds += seconds
+        self._learning_seconds = time.perf_counter() - started
+
+    def _account(self, step: Step, emitted: int, seconds: float) -> None:
+        """What a step that gave so many tokens says of costs, and of what drafts are worth.
+
+        `_plain_seconds` becomes what it would have taken without them: its own time, by the ratio of the two
+        costs, so that whatever else is slow at the moment is slow in both.
+        """
+        native, count = seconds - self._drafting_seconds, len(step.drawings)
+        overhead = self._drafting_seconds + self._learning_seconds
+        if self.costs is None:
+            self._plain_seconds = native
+            self.budget.add_plain(overhead / native)
             return
-        emitted_count = sum(map(len, tokens))
+        usual, expected = self.costs.of(count), self.costs.of(step.token_count)
+        self._plain_seconds = native * usual / expected
+        drafted = step.token_count > count
         if self._modelled:
-            plain_seconds = self.costs.of(len(step.drawings)) * emitted_count / len(step.drawings)
             if self.model is not None and not self.model.caught_up:  # reading a prompt is paid once
-                self.trial.observe(plain_seconds / seconds)
+                self.trial.observe(self._plain_seconds * emitted / count / seconds)
         else:
-            self.trial.pass_by(emitted_count)
-        plain = self.costs.of(len(step.drawings))
-        for drawing, emitted in zip(step.drawings, tokens, strict=True):
-            drawing.sequence.plain_seconds += plain * len(emitted)
-            drawing.sequence.step_seconds += seconds
-        self.costs.observe(step.token_count, seconds - self._drafting_seconds)
+            self.trial.pass_by(emitted)
+            if drafted:
+                # A pause of the process is no fault of the draft.
+                self.budget.add_drafted(emitted / count, min(seconds, 2 * expected) / usual)
+            else:
+                self.budget.add_plain(overhead / usual)
+        self.costs.observe(step.token_count, native, plain=not drafted)
 
     def forget_all_but(self, sequences: Sequence[TokenSequence]) -> None:
         """These are all that live; what was kept for others is given back."""
@@ -203,6 +257,11 @@ def _fill(
         if len(draft):
             drafts[index] = _admissible(sequences[index], draft)
     return [index for index, draft in zip(wanting, proposals, strict=True) if len(draft)]
+
+
+def _with_drawn(draft: Draft, nodes: Sequence[int]) -> list[int]:
+    """These nodes and all that were drawn from a law."""
+    return sorted({*nodes, *(node for node, law in enumerate(draft.laws) if law is not None)})
 
 
 def _learn_overall(estimates: Estimates, draft: Draft, emitted: Sequence[int]) -> None:

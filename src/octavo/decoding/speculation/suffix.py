@@ -22,6 +22,8 @@ from octavo.decoding.speculation.draft import ROOT, Draft
 # Tokens of earlier texts that are kept: the newest half goes on when there are more (about 200 bytes each).
 KEPT_TOKENS = 1 << 16
 _LONGEST_BUCKET = 5  # matches of 16 tokens and more are counted together
+_LEAST_CHANCE = 0.1  # below which a first token is not worth the time that proposing takes
+_LEAST_REACH = 0.05  # a chain ends where its tokens are reached more rarely: no step is so cheap
 
 
 class _Follower:
@@ -46,10 +48,16 @@ class SuffixSource:
 
     name = "suffix"
 
-    def __init__(self, estimates: Estimates, *, earlier: bool = True, least_match: int = 1) -> None:
+    def __init__(
+        self,
+        estimates: Estimates,
+        *,
+        earlier: bool = True,
+        least_chance: float = _LEAST_CHANCE,
+    ) -> None:
         self._estimates = estimates
+        self._least_chance = least_chance
         self._keeps = earlier
-        self._least = least_match
         self._texts: deque[NDArray[np.int32]] = deque()
         self._earlier = _native.SuffixAutomaton()
         self._followers: dict[int, _Follower] = {}
@@ -71,17 +79,25 @@ class SuffixSource:
             ("earlier", follower.earlier, follower.match),
         ]
         where, automaton, match = max(found, key=lambda place: place[2][1])
-        if match[1] < self._least:
+        if match[1] < 1 or self._is_hopeless(where, match[1], sequence.length):
             return draft
         tokens = np.empty(limit, np.int32)
         count = automaton.continuation(match, tokens)
+        reach = 1.0
         for depth, token in enumerate(tokens[:count].tolist()):
-            if token < 0:  # the end of an earlier text
-                break
             # A token that comes true makes the match longer for the next.
             bucket = (self.name, where, min((match[1] + depth).bit_length(), _LONGEST_BUCKET))
-            draft.add(token, depth - 1 if depth else ROOT, self._estimates.chance(bucket), bucket)
+            chance = self._estimates.chance(bucket)
+            reach *= chance
+            if token < 0 or (depth and reach < _LEAST_REACH):  # the end of an earlier text, or too far ahead
+                break
+            draft.add(token, depth - 1 if depth else ROOT, chance, bucket)
         return draft
+
+    def _is_hopeless(self, where: str, matched: int, length: int) -> bool:
+        """Whether such matches are rarely right: one in sixteen is looked at, lest that change."""
+        bucket = (self.name, where, min(matched.bit_length(), _LONGEST_BUCKET))
+        return length % 16 > 0 and self._estimates.chance(bucket) < self._least_chance
 
     def forget(self, sequence: TokenSequence) -> None:
         """The text becomes an earlier one."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from octavo.decoding.constraint import continuation
 from octavo.decoding.sampling import sampling_failure
 from octavo.decoding.scheduler import Drawing
-from octavo.decoding.speculation.draft import ROOT
+from octavo.decoding.speculation.draft import ROOT, Draft
 from octavo.decoding.speculation.rules import draw, keep_block, keep_token_by_token
 from octavo.errors import OctavoError
 
@@ -52,22 +52,36 @@ def follow(drawing: Drawing, drawn: Sequence[int]) -> list[int]:
 
 
 def judge(drawing: Drawing, laws: NDArray[np.float64], rule: Literal["token", "block"]) -> list[int]:
-    """As `follow`, by a rejection rule (rules.py) on the trunk of the draft, given the model's laws float64
-    [1 + nodes, V].  The noise is of this step alone: the draft has not seen it."""
-    sequence, draft = drawing.sequence, drawing.draft
+    """As `follow`, by a rejection rule (rules.py), given the model's laws float64 [1 + nodes, V]; "block" on
+    the trunk of the draft.  The noise is of this step alone: the draft has not seen it."""
+    sequence = drawing.sequence
     if not laws[0].any():
         sequence.error = OctavoError(f"token {sequence.length} of a text has nothing that it can be")
         return []
-    trunk = draft.chains()[0]
-    usable = next((node for node in trunk if not laws[node + 1].any()), trunk.stop)
-    tokens = draft.tokens[:usable]
-    drafted = draft.laws[:usable] or [np.eye(1, laws.shape[1], token)[0] for token in tokens]
+    nodes = _usable(drawing.draft, laws, drawing.draft.chains()[0] if rule == "block" else None)
+    draft, models = drawing.draft.keep(nodes), [laws[0], *(laws[node + 1] for node in nodes)]
+    drafted = [
+        np.eye(1, laws.shape[1], token)[0] if law is None else law
+        for token, law in zip(draft.tokens, draft.laws, strict=True)
+    ]
     key = np.random.SeedSequence([sequence.seed % 2**64, sequence.length, 2])
     uniform = np.random.Generator(np.random.Philox(key)).random
-    keep = keep_token_by_token if rule == "token" else keep_block
-    kept, law = keep(list(laws[: usable + 1]), drafted, tokens, uniform)
-    drawing.accepted = kept - 1 if kept else ROOT
-    emitted = tokens[:kept]
+    if rule == "token":
+        kept, law = keep_token_by_token(models, drafted, draft.tokens, draft.parents, uniform)
+    else:
+        count, law = keep_block(models, drafted, draft.tokens, uniform)
+        kept = count - 1
+    drawing.accepted = ROOT if kept < 0 else nodes[kept]
+    emitted = drawing.draft.before(drawing.accepted)
     if not (emitted and emitted[-1] in sequence.end_ids):
         emitted += continuation(sequence, emitted, draw(law, uniform))
     return emitted
+
+
+def _usable(draft: Draft, laws: NDArray[np.float64], chain: range | None) -> list[int]:
+    """Nodes of a draft, or of one chain of it, after which the model has something to say."""
+    usable: list[int] = []
+    for node in range(len(draft)) if chain is None else chain:
+        if laws[node + 1].any() and draft.parents[node] in (ROOT, *usable):
+            usable.append(node)
+    return usable
