@@ -150,7 +150,7 @@ class _Adapted(torch.autograd.Function):
             for place, columns, _ in _blocks(layer, parts)
         ]
         down_gradient = weight_gradient(inner_gradient, seen).float()
-        found[::2] = down_gradient.split([len(part) for part in parts[::2]])
+        found[::2] = torch.split(down_gradient, [len(part) for part in parts[::2]])
         for_x = for_thinned = None
         if ctx.needs_input_grad[0]:
             for_x = layer.frozen.backward(gradient)
