@@ -109,23 +109,29 @@ void weight_gradient(Address parallel, int threads, Address out_gradient, Addres
   Team(parallel, threads).run(kernels().weight_gradient, task, octavo::weight_gradient_pieces(task));
 }
 
-// Packed frozen weights to bfloat16; `blocks` are of 64 elements.
-void unpack_nf4(Address parallel, int threads, Address codes, Address absmax, std::size_t blocks, Address out) {
+// Packed frozen weights to float32 if `single`, else bfloat16; `blocks` are of 64 elements.
+void unpack_nf4(Address parallel, int threads, Address codes, Address absmax, std::size_t blocks, Address out, bool single) {
   nb::gil_scoped_release unlocked;
   const auto begin = [&](int piece) { return blocks * std::size_t(piece) / octavo::kNormPieces; };
   octavo::run_pieces(at<void(void (*)(void*), void*, unsigned, unsigned)>(parallel), threads, octavo::kNormPieces, [&](int piece) {
-    octavo::unpack_nf4(at<std::uint8_t>(codes), at<float>(absmax), begin(piece), begin(piece + 1), at<octavo::Bfloat>(out));
+    const auto unpack = [&](auto* to) {
+      octavo::unpack_nf4(at<std::uint8_t>(codes), at<float>(absmax), begin(piece), begin(piece + 1), to);
+    };
+    single ? unpack(at<float>(out)) : unpack(at<octavo::Bfloat>(out));
   });
 }
 
-void unpack_blocks(Address parallel, int threads, int type, Address bytes, int rows, int columns, Address out) {
+void unpack_blocks(Address parallel, int threads, int type, Address bytes, int rows, int columns, Address out, bool single) {
   const octavo::BlockType block = octavo::block_type(type);
   nb::gil_scoped_release unlocked;
   octavo::run_pieces(at<void(void (*)(void*), void*, unsigned, unsigned)>(parallel), threads, octavo::kNormPieces, [&](int piece) {
     std::vector<float> scratch(columns);
-    for (int row = octavo::first_row(rows, piece); row < octavo::first_row(rows, piece + 1); ++row)
-      octavo::unpack_row(block, at<std::uint8_t>(bytes) + octavo::row_bytes(block, columns) * row, columns, scratch.data(),
-                         at<octavo::Bfloat>(out) + std::size_t(columns) * row);
+    for (int row = octavo::first_row(rows, piece); row < octavo::first_row(rows, piece + 1); ++row) {
+      const std::uint8_t* in = at<std::uint8_t>(bytes) + octavo::row_bytes(block, columns) * row;
+      const std::size_t to = std::size_t(columns) * row;
+      if (single) octavo::dequantize_row(block, in, columns, at<float>(out) + to);
+      else octavo::unpack_row(block, in, columns, scratch.data(), at<octavo::Bfloat>(out) + to);
+    }
   });
 }
 
@@ -142,6 +148,6 @@ void bind_training(nb::module_& module) {
   module.def("train_heads", &heads);
   module.def("train_cross_entropy", &cross_entropy);
   module.def("train_weight_gradient", &weight_gradient);
-  module.def("unpack_nf4", &unpack_nf4, "parallel"_a, "threads"_a, "codes"_a, "absmax"_a, "blocks"_a, "out"_a);
-  module.def("unpack_blocks", &unpack_blocks, "parallel"_a, "threads"_a, "type"_a, "bytes"_a, "rows"_a, "columns"_a, "out"_a);
+  module.def("unpack_nf4", &unpack_nf4, "parallel"_a, "threads"_a, "codes"_a, "absmax"_a, "blocks"_a, "out"_a, "single"_a);
+  module.def("unpack_blocks", &unpack_blocks, "parallel"_a, "threads"_a, "type"_a, "bytes"_a, "rows"_a, "columns"_a, "out"_a, "single"_a);
 }

@@ -1,9 +1,10 @@
-// See low_rank.h.  The loops have no order of their own to keep within a line, so each compiler's vectors give the same
-// bits; with GCC on x86 they are compiled for each width, and the processor's is taken when the program starts.
+// See low_rank.h.  Nothing is summed across the numbers of a vector, so vectors of any width give the same bits; with
+// GCC on x86 they are compiled for each width, and the processor's is taken when the program starts.
 #include "model/low_rank.h"
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -24,20 +25,62 @@ std::uint16_t bfloat_from_float(float value) {
   return std::uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-// out[i] += factor * in[i]
-OCTAVO_WIDTHS void add_multiple(const std::uint16_t* __restrict in, float factor, int count, float* __restrict out) {
-  for (int i = 0; i < count; ++i) {
-    const std::uint32_t bits = std::uint32_t(in[i]) << 16;
-    out[i] += factor * std::bit_cast<float>(bits);
+inline float widened(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t(bits) << 16); }
+
+constexpr int kWidth = 16;  // numbers that are computed together, whatever vectors the processor has
+constexpr int kSums = 4;    // sums of a product with down, so that an addition need not wait for the one before
+static_assert(kWidth == kUpRows);
+
+// Vectors of GCC and Clang: as plain arrays, sums would be read and written in every turn of a loop.
+using Floats = float __attribute__((vector_size(4 * kWidth)));
+using Words = std::uint32_t __attribute__((vector_size(4 * kWidth)));
+
+// A macro, since a function for any processor may not take or give such vectors.
+#define OCTAVO_WIDENED(from, to)                                                              \
+  {                                                                                           \
+    Words words;                                                                              \
+    for (int lane = 0; lane < kWidth; ++lane) words[lane] = std::uint32_t((from)[lane]) << 16; \
+    std::memcpy(&to, &words, sizeof words);                                                   \
   }
+
+// inner[k] = sum over i of x[i] * down[i][k], for kWidth neighbours k: by i modulo kSums, then those together.
+OCTAVO_WIDTHS void sum_columns(const std::uint16_t* __restrict down, int rank, const float* __restrict x, int columns,
+                               float* __restrict inner) {
+  Floats sums[kSums] = {}, values;
+  int i = 0;
+  for (; i + kSums <= columns; i += kSums)
+    for (int part = 0; part < kSums; ++part, down += rank) {
+      OCTAVO_WIDENED(down, values)
+      sums[part] += x[i + part] * values;
+    }
+  for (int part = 0; i < columns; ++i, ++part, down += rank) {
+    OCTAVO_WIDENED(down, values)
+    sums[part] += x[i] * values;
+  }
+  const Floats whole = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  std::memcpy(inner, &whole, sizeof whole);
 }
 
-// inner[k] = sum over i of x[i] * down[i][k]
-OCTAVO_WIDTHS void sum_multiples(const std::uint16_t* __restrict down, const float* __restrict x, int columns, int rank,
-                                 float* __restrict inner) {
-  for (int k = 0; k < rank; ++k) inner[k] = 0.0f;
+// The same for the last ranks, of which there are fewer.
+void sum_few_columns(const std::uint16_t* down, int rank, int width, const float* x, int columns, float* inner) {
+  float sums[kSums][kWidth] = {};
   for (int i = 0; i < columns; ++i, down += rank)
-    for (int k = 0; k < rank; ++k) inner[k] += x[i] * std::bit_cast<float>(std::uint32_t(down[k]) << 16);
+    for (int k = 0; k < width; ++k) sums[i % kSums][k] += x[i] * widened(down[k]);
+  for (int k = 0; k < width; ++k) inner[k] = (sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k]);
+}
+
+// out[row] += sum over k of inner[k] * up[k][row], one k after the other, for whole blocks of rows.
+OCTAVO_WIDTHS void add_blocks(const std::uint16_t* __restrict up, const float* __restrict inner, int rank, int blocks,
+                              float* __restrict out) {
+  for (int block = 0; block < blocks; ++block, out += kUpRows) {
+    Floats sums, values;
+    std::memcpy(&sums, out, sizeof sums);
+    for (int k = 0; k < rank; ++k, up += kUpRows) {
+      OCTAVO_WIDENED(up, values)
+      sums += inner[k] * values;
+    }
+    std::memcpy(out, &sums, sizeof sums);
+  }
 }
 
 }  // namespace
@@ -45,24 +88,40 @@ OCTAVO_WIDTHS void sum_multiples(const std::uint16_t* __restrict down, const flo
 LowRankPair make_pair(int first_row, int rank, int columns, const float* down, int rows, const float* up) {
   LowRankPair pair{first_row, rows, rank, columns, {}, {}};
   pair.down.resize(std::size_t(rank) * columns);
-  pair.up.resize(std::size_t(rank) * rows);
+  pair.up.resize(std::size_t(rank) * ((rows + kUpRows - 1) / kUpRows) * kUpRows);
   for (int k = 0; k < rank; ++k)
     for (int i = 0; i < columns; ++i) pair.down[std::size_t(i) * rank + k] = bfloat_from_float(down[std::size_t(k) * columns + i]);
   for (int row = 0; row < rows; ++row)
-    for (int k = 0; k < rank; ++k) pair.up[std::size_t(k) * rows + row] = bfloat_from_float(up[std::size_t(row) * rank + k]);
+    for (int k = 0; k < rank; ++k)
+      pair.up[(std::size_t(row / kUpRows) * rank + k) * kUpRows + row % kUpRows] = bfloat_from_float(up[std::size_t(row) * rank + k]);
   return pair;
 }
 
 void multiply_down(const LowRankPair& pair, const float* x, float* inner) {
-  sum_multiples(pair.down.data(), x, pair.columns, pair.rank, inner);
+  int k = 0;
+  for (; k + kWidth <= pair.rank; k += kWidth) sum_columns(pair.down.data() + k, pair.rank, x, pair.columns, inner + k);
+  if (k < pair.rank) sum_few_columns(pair.down.data() + k, pair.rank, pair.rank - k, x, pair.columns, inner + k);
 }
 
 void add_up(const LowRankPair& pair, const float* inner, int begin, int end, float* out) {
-  const int first = std::max(begin, pair.first_row), last = std::min(end, pair.first_row + pair.rows);
-  if (first >= last) return;
-  for (int k = 0; k < pair.rank; ++k)
-    add_multiple(pair.up.data() + std::size_t(k) * pair.rows + (first - pair.first_row), inner[k], last - first,
-                 out + (first - begin));
+  const int last = std::min(end, pair.first_row + pair.rows);
+  for (int row = std::max(begin, pair.first_row); row < last;) {
+    const int within = row - pair.first_row, skipped = within % kUpRows;
+    const std::uint16_t* up = pair.up.data() + std::size_t(within / kUpRows) * pair.rank * kUpRows;
+    float* to = out + (row - begin);
+    if (!skipped && last - row >= kUpRows) {
+      const int blocks = (last - row) / kUpRows;
+      add_blocks(up, inner, pair.rank, blocks, to);
+      row += blocks * kUpRows;
+      continue;
+    }
+    const int count = std::min(kUpRows - skipped, last - row);  // a part of a block
+    float sums[kUpRows] = {};
+    std::copy_n(to, count, sums + skipped);
+    add_blocks(up, inner, pair.rank, 1, sums);
+    std::copy_n(sums + skipped, count, to);
+    row += count;
+  }
 }
 
 // --- of the model ---

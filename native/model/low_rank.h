@@ -5,12 +5,14 @@
 
 namespace octavo {
 
-// Rows first_row.. of a matrix get up (down x).  Kept in bfloat16, transposed: both products then go along rows of
-// memory, one multiple added at a time, whose order is the same on any processor.
+constexpr int kUpRows = 16;  // rows of `up` that lie together
+
+// Rows first_row.. of a matrix get up (down x).  Kept in bfloat16, in the order in which they are read; each sum has
+// one order, which is the same on any processor.
 struct LowRankPair {
   int first_row, rows, rank, columns;
   std::vector<std::uint16_t> down;  // [columns][rank]
-  std::vector<std::uint16_t> up;    // [rank][rows]
+  std::vector<std::uint16_t> up;    // [ceil(rows / 16)][rank][16], zero beyond the last row
 };
 
 // The pairs of an adapter, by the number of the matrix.

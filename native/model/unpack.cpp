@@ -1,4 +1,4 @@
-// A block of 4-bit codes has 16 values: they are computed and rounded once, and codes only look them up.
+// A block of 4-bit codes has 16 values: they are computed (and rounded) once, and codes only look them up.
 #include "model/unpack.h"
 
 #include <bit>
@@ -42,19 +42,31 @@ void unpack_q4(BlockType type, const std::uint8_t* row, int columns, std::uint16
   }
 }
 
-}  // namespace
+inline void set(std::uint16_t& out, float value) { out = rounded(value); }
+inline void set(float& out, float value) { out = value; }
 
-void unpack_nf4(const std::uint8_t* codes, const float* absmax, std::size_t begin, std::size_t end, std::uint16_t* out) {
+template <class Number>
+void unpack_nf4_blocks(const std::uint8_t* codes, const float* absmax, std::size_t begin, std::size_t end, Number* out) {
   for (std::size_t block = begin; block < end; ++block) {
-    std::uint16_t values[16];
-    for (int code = 0; code < 16; ++code) values[code] = rounded(kNf4Levels[code] * absmax[block]);
+    Number values[16];
+    for (int code = 0; code < 16; ++code) set(values[code], kNf4Levels[code] * absmax[block]);
     const std::uint8_t* in = codes + block * (kNf4Block / 2);
-    std::uint16_t* to = out + block * kNf4Block;
+    Number* to = out + block * kNf4Block;
     for (int i = 0; i < kNf4Block / 2; ++i) {
       to[2 * i] = values[in[i] >> 4];
       to[2 * i + 1] = values[in[i] & 15];
     }
   }
+}
+
+}  // namespace
+
+void unpack_nf4(const std::uint8_t* codes, const float* absmax, std::size_t begin, std::size_t end, std::uint16_t* out) {
+  unpack_nf4_blocks(codes, absmax, begin, end, out);
+}
+
+void unpack_nf4(const std::uint8_t* codes, const float* absmax, std::size_t begin, std::size_t end, float* out) {
+  unpack_nf4_blocks(codes, absmax, begin, end, out);
 }
 
 void unpack_row(BlockType type, const std::uint8_t* row, int columns, float* scratch, std::uint16_t* out) {

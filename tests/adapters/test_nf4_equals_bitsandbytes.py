@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from octavo import _native
+from octavo.adapters.encoding import TYPES
 from octavo.adapters.nf4 import from_bitsandbytes, quantize_nf4, scale_levels, to_bitsandbytes
 from octavo.adapters.qlora import Blocks, PackedFrozen, Scratch, unpack_into
 from octavo.weights.tensor import TensorType
@@ -61,26 +61,41 @@ def test_saved_tensors_load_both_ways(theirs: Any, double: bool) -> None:
     assert torch.equal(theirs.dequantize_4bit(written["w"], again), read.values())
 
 
-@pytest.mark.skipif(
-    not hasattr(_native, "unpack_nf4"), reason="the native core was built before these kernels"
-)
-def test_the_kernel_equals_its_slow_twin() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_kernel_equals_its_slow_twin(dtype: torch.dtype) -> None:
     packed = quantize_nf4(weight(48, 192))
-    out = torch.empty(48, 192, dtype=torch.bfloat16)
+    out = torch.empty(48, 192, dtype=dtype)
     unpack_into(packed, out)
-    assert torch.equal(out, packed.values().bfloat16())
+    assert torch.equal(out, packed.values().to(dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize(
     "kind", [TensorType.Q4_0, TensorType.Q4_1, TensorType.Q8_0, TensorType.Q4_K, TensorType.Q6_K]
 )
-def test_blocks_of_files_are_unpacked_to_their_rounded_values(kind: TensorType) -> None:
+def test_blocks_of_files_are_unpacked_to_their_rounded_values(kind: TensorType, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(4)
     rows, columns = 20, 256
     size = columns // kind.block_elements * kind.block_bytes
     data = torch.randint(0, 60, (rows, size), dtype=torch.uint8, generator=generator).numpy()
-    frozen = PackedFrozen([Blocks(kind, rows, columns, data)], torch.bfloat16, Scratch())
-    exact = torch.from_numpy(Blocks(kind, rows, columns, data).numpy()).bfloat16()
+    frozen = PackedFrozen([Blocks(kind, rows, columns, data)], dtype, Scratch())
+    exact = torch.from_numpy(Blocks(kind, rows, columns, data).numpy()).to(dtype)
     assert torch.equal(frozen.unpack(), exact)
-    x = torch.randn(7, columns, generator=generator).bfloat16()
+    x = torch.randn(7, columns, generator=generator).to(dtype)
     assert torch.equal(frozen.forward(x), x @ exact.T)
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0", "q4_1"])
+def test_float_bases_may_be_kept_in_other_formats(kind: str) -> None:
+    values = weight(24, 96)
+    frozen = PackedFrozen(
+        [Blocks(TensorType.F32, 24, 96, values.numpy().view("uint8"))], torch.bfloat16, Scratch(), kind
+    )
+    (part,) = frozen.parts
+    assert isinstance(part, Blocks) and part.type == TYPES[kind]
+    bits = {"q8_0": 8.5, "q4_0": 4.5, "q4_1": 5.0}[kind]
+    assert part.data.nbytes == values.numel() * bits / 8
+    error = (frozen.unpack().float() - values).norm() / values.norm()
+    assert error < (0.01 if kind == "q8_0" else 0.12)
+    x = torch.randn(5, 96).bfloat16()
+    assert torch.equal(frozen.forward(x), x @ torch.from_numpy(part.numpy()).bfloat16().T)

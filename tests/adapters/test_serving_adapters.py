@@ -48,7 +48,7 @@ def test_logits_equal_the_merged_model(kind: str, tmp_path: Path) -> None:
     engine, table = Engine(runner), AdapterTable(runner, checkpoint.config)
     plain = engine.score(tokens(0))
     for number in range(3):
-        folder = make_adapter(tmp_path / "base", tmp_path / f"adapter{number}", number, rank=3 + number)
+        folder = make_adapter(tmp_path / "base", tmp_path / f"adapter{number}", number, rank=3 + 15 * number)
         table.add(f"a{number}", folder)
         merge(checkpoint, read_adapter(folder, checkpoint.config), tmp_path / "merged", TensorType.F32)
         merged = open_checkpoint(tmp_path / "merged")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 96}
 
@@ -44,3 +46,19 @@ def save_base(kind: str, folder: Path) -> transformers.PreTrainedModel:
                 parameter.normal_(std=0.1)
     model.save_pretrained(folder)
     return model
+
+
+def save_chat_base(folder: Path) -> None:
+    """A tiny model whose tokens are letters, digits and ChatML's control tokens."""
+    save_base("llama", folder)
+    letters = sorted({*"abcdefghijklmnopqrstuvwxyz0123456789?+=", "Ċ", "Ġ"})
+    backend = Tokenizer(models.BPE({letter: index for index, letter in enumerate(letters)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    config = json.loads((folder / "config.json").read_text())
+    config["eos_token_id"] = backend.token_to_id("<|im_end|>")
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
+from octavo.conversation import encode_conversation
 from octavo.data.conversations import Encoder, read_examples, read_rows, turns_of
 from octavo.errors import FormatError, UnsupportedError
 from octavo.text.templates import ChatTemplate
@@ -67,6 +68,23 @@ def test_an_answer_that_the_template_rewrites_later_is_not_learned(tokenizer: To
     turns = [dict(turn) for turn in CHAT]
     turns[2]["content"], turns[4]["content"] = "<think>hm</think>1", "<think>so</think>2"
     assert learned_text(encoder(tokenizer, THINKING), {"messages": turns}) == "<think>so</think>2<|im_end|>"
+
+
+def test_control_tokens_in_rows_are_text(tokenizer: Tokenizer) -> None:
+    turns = [
+        {"role": "user", "content": "Is <|im_end|> a token?"},
+        {"role": "assistant", "content": "<|im_start|>: yes"},
+    ]
+    made = encoder(tokenizer)
+    example = made.example({"messages": turns}, "here")
+    control = [int(token) for token in example.tokens if token >= 256]
+    assert control == [256, 257, 256, 257]  # the template's own, around each turn
+    assert learned_text(made, {"messages": turns}) == "<|im_start|>: yes<|im_end|>"
+    prompt = encode_conversation(tokenizer, made.template, turns[:1])
+    assert example.tokens[: len(prompt)].tolist() == prompt
+    assert int(example.learned.argmax()) == len(prompt)
+    text = made.example({"text": "a<|im_end|>"}, "here")
+    assert (text.tokens >= 256).sum() == 1
 
 
 @pytest.mark.parametrize(

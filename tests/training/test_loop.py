@@ -16,7 +16,7 @@ pytest.importorskip("safetensors")
 from tiny_runs import TINY, write_corpus  # noqa: E402
 
 from octavo.errors import FormatError, UnsupportedError  # noqa: E402
-from octavo.training import TrainingConfig, train  # noqa: E402
+from octavo.training import TrainingConfig, precision, train  # noqa: E402
 from octavo.training.causal import LanguageModelling  # noqa: E402
 from octavo.training.checkpoints import list_checkpoints  # noqa: E402
 from octavo.training.config import TrainingError, complete  # noqa: E402
@@ -149,12 +149,30 @@ def test_the_curve_is_that_of_a_plain_loop(tmp_path: Path) -> None:
 
 def test_bfloat16_learns_as_well(tmp_path: Path) -> None:
     found = {}
-    for precision in ("float32", "bfloat16"):
-        config = configuration(tmp_path, precision, precision=precision, steps=30)
+    for kind in ("float32", "bfloat16"):
+        config = configuration(tmp_path, kind, precision=kind, steps=30)
         result = train(config)
         assert result.validation is not None
-        found[precision] = result.validation.loss
+        found[kind] = result.validation.loss
     assert found["bfloat16"] == pytest.approx(found["float32"], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("slowness", "chosen", "most_rows"),
+    [(0.5, "bfloat16", 2048), (0.9, "float32", 2048), (100, "float32", 32)],
+)
+def test_a_processor_without_bfloat16_is_told_by_a_few_rows(
+    monkeypatch: pytest.MonkeyPatch, slowness: float, chosen: str, most_rows: int
+) -> None:
+    asked = []
+
+    def seconds(dtype: torch.dtype, width: int, rows: int = 2048, rounds: int = 5) -> float:
+        asked.append(rows)
+        return slowness if dtype == torch.bfloat16 else 1.0
+
+    monkeypatch.setattr(precision, "_product_seconds", seconds)
+    assert precision.choose_precision("auto", 64) == chosen
+    assert max(asked) == most_rows
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_bases import save_base
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tiny_bases import save_chat_base
 
+from octavo.adapters.encoding import TYPES, encode
 from octavo.errors import FormatError, UnsupportedError
 from octavo.training import tuning
 from octavo.training.checkpoints import list_checkpoints
+from octavo.training.held_out import read_held_out
+from octavo.training.merging import measure_targets
+from octavo.training.optimizers import build_optimizer
+from octavo.training.optimizers.paged import PagedState, page_state
 from octavo.training.tuning_config import TuningConfig
 from octavo.weights.adapter import read_adapter
 from octavo.weights.checkpoint import open_checkpoint
@@ -30,20 +34,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """A tiny model whose tokens are capital letters, digits and ChatML's control tokens."""
-    folder = tmp_path / "base"
-    save_base("llama", folder)
-    letters = sorted({*"abcdefghijklmnopqrstuvwxyz0123456789?+=", "Ċ", "Ġ"})
-    backend = Tokenizer(models.BPE({letter: index for index, letter in enumerate(letters)}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    backend.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
-    config = json.loads((folder / "config.json").read_text())
-    config["eos_token_id"] = backend.token_to_id("<|im_end|>")
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "generation_config.json").unlink(missing_ok=True)
-    return folder
+    save_chat_base(tmp_path / "base")
+    return tmp_path / "base"
 
 
 @pytest.fixture
@@ -120,3 +112,92 @@ def test_errors_come_before_training(base: Path, rows: Path, tmp_path: Path) -> 
     rows.write_text(rows.read_text() + json.dumps({"prompt": "9+9=", "completion": "18"}) + "\n")
     with pytest.raises(Exception, match="the data or the tokenizer has changed"):
         tuning.resume_tuning(out)
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_recomputed_activations_change_nothing(base: Path, rows: Path, tmp_path: Path, method: str) -> None:
+    given = {"method": method, "adapter_dropout": 0.2, "learning_rate": 1e-3, "steps": 3}
+    losses, names = [], []
+    for recompute in (False, True):
+        out = tmp_path / f"out{recompute}"
+        task = tuning.prepare(config(base, rows, out, recompute=recompute, **given))
+        losses.append(tuning.tune(task).loss)
+        names.append(out / ("model.safetensors" if method == "full" else "adapter_model.safetensors"))
+    assert losses[0] == losses[1]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_recomputing_keeps_less_for_the_backward_pass(base: Path, rows: Path, tmp_path: Path) -> None:
+    kept = []
+    for recompute in (False, True):
+        task = tuning.prepare(config(base, rows, tmp_path / "out", recompute=recompute))
+        sizes: list[int] = []
+
+        def pack(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.nbytes)
+            return tensor
+
+        (batch,) = task.batches(0)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            task.module.hidden(torch.from_numpy(batch.inputs))
+        kept.append(sum(sizes))
+    assert kept[1] < 0.3 * kept[0]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lion"])
+def test_a_paged_optimizer_gives_the_same_bits_and_resumes(
+    base: Path, rows: Path, tmp_path: Path, optimizer: str
+) -> None:
+    plain = config(base, rows, tmp_path / "plain", save_steps=3, keep=9)
+    plain = replace(plain, optimizer=optimizer)
+    tuning.tune(tuning.prepare(plain))
+    paged = replace(plain, out=str(tmp_path / "paged"), paged=True)
+    tuning.tune(tuning.prepare(paged))
+    expected = (tmp_path / "plain" / "adapter_model.safetensors").read_bytes()
+    assert (tmp_path / "paged" / "adapter_model.safetensors").read_bytes() == expected
+    for checkpoint in list_checkpoints(tmp_path / "paged")[1:]:
+        for file in checkpoint.iterdir():
+            file.unlink()
+    tuning.resume_tuning(tmp_path / "paged")
+    assert (tmp_path / "paged" / "adapter_model.safetensors").read_bytes() == expected
+
+
+def test_the_state_of_a_paged_optimizer_is_in_its_file(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(64, 32)
+    optimizer = build_optimizer("adamw", layer, learning_rate=0.1, weight_decay=0.0)
+    file = page_state(optimizer, tmp_path)
+    for _ in range(2):
+        layer(torch.ones(3, 64)).sum().backward()
+        optimizer.step()
+    state = optimizer.state[layer.weight]
+    assert isinstance(state, PagedState) and state["mean"].any() and state["squares"].any()
+    assert file.size == 2 * (64 * 32 * 4 + 4096)
+    assert list(tmp_path.iterdir()) == []  # it has no name: nothing is left behind, however the run ends
+    mapped = Path("/proc/self/maps")
+    if mapped.exists():
+        address = state["mean"].data_ptr()
+        line = next(
+            line for line in mapped.read_text().splitlines()
+            if int(line.split("-")[0], 16) <= address < int(line.split()[0].split("-")[1], 16)
+        )  # fmt: skip
+        assert "deleted" in line and "rw-s" in line
+
+
+def test_merging_is_measured_on_held_out_rows(base: Path, rows: Path, tmp_path: Path) -> None:
+    tuning.tune(tuning.prepare(config(base, rows, tmp_path / "out")))
+    checkpoint = open_checkpoint(base)
+    tensors = {
+        name: encode(name, tensor.numpy(), TYPES["q4_0"]) for name, tensor in checkpoint.tensors.items()
+    }
+    packed = replace(checkpoint, tensors=tensors)
+    adapter = read_adapter(tmp_path / "out", checkpoint.config)
+    examples = read_held_out([rows], tuning.make_encoder(checkpoint), rows=20, context=48)
+    assert len(examples) == 20
+    found = {
+        each.target: each.loss
+        for each in measure_targets(packed, adapter, examples, TYPES["q4_0"], checkpoint)
+    }
+    assert list(found) == ["beside the base", "base, bf16", "original, bf16", "base, q4_0"]
+    assert abs(found["base, bf16"] - found["beside the base"]) < 0.02
+    assert abs(found["original, bf16"] - found["beside the base"]) > 1e-4
+    assert abs(found["base, q4_0"] - found["base, bf16"]) > 1e-4

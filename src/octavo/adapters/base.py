@@ -87,10 +87,12 @@ def build_adapted(
     seed: int = 0,
     initial: Adapter | None = None,
     fast: bool = True,
+    base_format: str = "nf4",
 ) -> tuple[GPT, Adapters]:
     """The model, ready to compute in `dtype`, and what of it is trained.
 
-    initial: an adapter to go on from.  Raises UnsupportedError for targets that name no layer.
+    initial: an adapter to go on from.  base_format: see qlora.PackedFrozen.
+    Raises UnsupportedError for targets that name no layer.
     """
     halved = _with_half_rope(model_config)
     with torch.device("meta"):
@@ -115,7 +117,10 @@ def build_adapted(
             adapters.add_pair(name, pair)
             places.append(Place(pair, starts[first], starts[last]))
         adapted = AdaptedLinear(
-            _frozen(parts, method, dtype, scratch), _bias(owner, site.layers), places, config.dropout
+            _frozen(parts, method, dtype, scratch, base_format),
+            _bias(owner, site.layers),
+            places,
+            config.dropout,
         )
         for pair, place in ((place.pair, place) for place in places if config.decomposed):
             pair.magnitude = nn.Parameter(adapted.row_norms(place))
@@ -219,9 +224,11 @@ def _targets(config: AdapterConfig, model: ModelConfig) -> set[str]:
     return chosen
 
 
-def _frozen(parts: Sequence[Blocks], method: Method, dtype: torch.dtype, scratch: Scratch) -> FrozenWeight:
+def _frozen(
+    parts: Sequence[Blocks], method: Method, dtype: torch.dtype, scratch: Scratch, base_format: str
+) -> FrozenWeight:
     if method == "qlora":
-        return PackedFrozen(parts, dtype, scratch)
+        return PackedFrozen(parts, dtype, scratch, base_format)
     make = Bfloat16Frozen if dtype == torch.bfloat16 else Float32Frozen
     return make([torch.from_numpy(part.numpy()).to(dtype) for part in parts])
 

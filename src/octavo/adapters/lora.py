@@ -13,7 +13,7 @@ Legend: N rows (tokens), I inputs, O outputs, r rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from octavo.adapters.frozen import FrozenWeight
+from octavo.layers.bfloat16 import weight_gradient
 
 
 class LowRank(nn.Module):
@@ -111,9 +112,11 @@ class AdaptedLinear(nn.Module):
 
 
 class _Adapted(torch.autograd.Function):
-    """x W^T + s (x' A^T) B^T of [N, I]; x' is x or what dropout left of it.
+    """x W^T + (x' A^T) B^T of [N, I]; x' is x or what dropout left of it.
 
-    parts: A and B of each place in turn.
+    parts: A and B of each place in turn.  All places together are one pair: their A below one another [R, I],
+    their s B on the diagonal of a matrix that is zero elsewhere [O, R].  Thin products cost what the passes
+    over memory cost, and so there is one where there were three.
     """
 
     @staticmethod
@@ -125,14 +128,12 @@ class _Adapted(torch.autograd.Function):
             return y
         seen = x if thinned is None else thinned
         down = torch.cat([part.to(x.dtype) for part in parts[::2]])
+        up = x.new_zeros(y.shape[1], len(down))
+        for place, columns, part in _blocks(layer, parts):
+            up[place.begin : place.end, columns] = part * place.pair.scale
         inner = seen @ down.T
-        column = 0
-        for place, up in zip(layer.places, parts[1::2], strict=True):
-            part = inner[:, column : column + up.shape[1]]
-            y[:, place.begin : place.end].addmm_(part, (up * place.pair.scale).to(x.dtype).T)
-            column += up.shape[1]
-        ctx.save_for_backward(seen, inner, *parts)
-        return y
+        ctx.save_for_backward(seen, inner, down, up, *parts)
+        return y.addmm_(inner, up.T)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -140,18 +141,16 @@ class _Adapted(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         if not layer.places:
             return layer.frozen.backward(gradient), None, None
-        seen, inner, *parts = ctx.saved_tensors
-        found: list[Tensor | None] = []
-        inner_parts, column = [], 0
-        for place, up in zip(layer.places, parts[1::2], strict=True):
-            rows = gradient[:, place.begin : place.end]
-            rank = up.shape[1]
-            found += [None, (rows.T @ inner[:, column : column + rank]).float().mul_(place.pair.scale)]
-            inner_parts.append(rows @ (up * place.pair.scale).to(rows.dtype))
-            column += rank
-        inner_gradient = torch.cat(inner_parts, dim=1)
-        found[::2] = (inner_gradient.T @ seen).float().split([part.shape[0] for part in parts[::2]])
-        down = torch.cat([part.to(seen.dtype) for part in parts[::2]])
+        seen, inner, down, up, *parts = ctx.saved_tensors
+        inner_gradient = gradient @ up
+        found: list[Tensor | None] = [None] * len(parts)
+        up_gradient = weight_gradient(gradient, inner).float()
+        found[1::2] = [
+            up_gradient[place.begin : place.end, columns] * place.pair.scale
+            for place, columns, _ in _blocks(layer, parts)
+        ]
+        down_gradient = weight_gradient(inner_gradient, seen).float()
+        found[::2] = torch.split(down_gradient, [len(part) for part in parts[::2]])
         for_x = for_thinned = None
         if ctx.needs_input_grad[0]:
             for_x = layer.frozen.backward(gradient)
@@ -160,3 +159,11 @@ class _Adapted(torch.autograd.Function):
         if ctx.thinned and ctx.needs_input_grad[1]:
             for_thinned = inner_gradient @ down
         return for_x, for_thinned, None, *found
+
+
+def _blocks(layer: AdaptedLinear, parts: Sequence[Tensor]) -> Iterator[tuple[Place, slice, Tensor]]:
+    """Each place, the columns of its block on the diagonal, and its B."""
+    column = 0
+    for place, up in zip(layer.places, parts[1::2], strict=True):
+        yield place, slice(column, column + up.shape[1]), up
+        column += up.shape[1]

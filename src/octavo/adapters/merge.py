@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from octavo.adapters.encoding import encode
 from octavo.errors import FormatError, UnsupportedError
 from octavo.models.gpt import GPT
 from octavo.models.loading import CONSTANTS, parameter_name, split_tensor
@@ -27,9 +28,10 @@ from octavo.weights.gguf_writer import write_gguf
 from octavo.weights.tensor import Tensor, TensorType
 
 Floats = NDArray[np.float32]
-TYPES = {"f32": TensorType.F32, "bf16": TensorType.BF16, "q8_0": TensorType.Q8_0}
 # general.file_type of llama.cpp for files mostly of one type.
-_FILE_TYPES = {TensorType.F32: 0, TensorType.BF16: 32, TensorType.Q8_0: 7}
+_FILE_TYPES = {
+    TensorType.F32: 0, TensorType.BF16: 32, TensorType.Q8_0: 7, TensorType.Q4_0: 2, TensorType.Q4_1: 3,
+}  # fmt: skip
 _COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
            "generation_config.json", "config.json")  # fmt: skip
 
@@ -73,29 +75,6 @@ def _merged(checkpoint: Checkpoint, name: str, values: Floats, pair: LowRankPair
     if magnitude is not None:
         merged *= (magnitude.reshape(-1) / np.linalg.norm(merged, axis=1))[:, None]
     return merged
-
-
-def encode(name: str, values: Floats, kind: TensorType) -> Tensor:
-    """A tensor in a number format; vectors, and rows that its blocks do not fill, stay in float32."""
-    if values.ndim < 2 or values.shape[-1] % kind.block_elements:
-        kind = TensorType.F32
-    if kind == TensorType.F32:
-        data = np.ascontiguousarray(values).view(np.uint8)
-    elif kind == TensorType.BF16:
-        data = torch.from_numpy(np.ascontiguousarray(values)).to(torch.bfloat16).view(torch.uint8).numpy()
-    elif kind == TensorType.Q8_0:
-        data = _q8_0(values)
-    else:
-        raise UnsupportedError(f"{kind.name}: octavo writes {', '.join(TYPES)}")
-    return Tensor(name, kind, values.shape, data.reshape(-1))
-
-
-def _q8_0(values: Floats) -> NDArray[np.uint8]:
-    """Blocks of 32: a half-precision scale (the largest magnitude by 127) and 32 rounded codes."""
-    blocks = values.reshape(-1, 32)
-    scales = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)
-    codes = np.rint(np.divide(blocks, scales, out=np.zeros_like(blocks), where=scales > 0)).astype(np.int8)
-    return np.concatenate([scales.astype("<f2").view(np.uint8), codes.view(np.uint8)], axis=1)
 
 
 def save_like(

@@ -1,6 +1,7 @@
 """QLoRA: frozen weights stay in 4 bits and are unpacked where they are multiplied (Dettmers et al. 2023).
 
-Every GGUF number format is a base as it is; float weights become NF4 (`adapters/nf4.py`).  One buffer in the
+Every GGUF number format is a base as it is; float weights become NF4 (`adapters/nf4.py`) or blocks of GGUF
+(`adapters/encoding.py`): Q8_0 is int8 with a scale for 32 weights.  One buffer in the
 computing type takes the layer at hand, in the forward and again in the backward pass, so that no more than
 one layer is ever unpacked.
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from octavo import _native
+from octavo.adapters.encoding import TYPES, encode
 from octavo.adapters.nf4 import BLOCK, NF4Weight, quantize_nf4
 from octavo.layers.native_training import openmp_team
 from octavo.weights.tensor import TensorType
@@ -53,14 +55,18 @@ class Scratch:
 
 
 class PackedFrozen:
-    """A frozen weight in its packed form; see frozen.FrozenWeight."""
+    """A frozen weight in its packed form; see frozen.FrozenWeight.
 
-    def __init__(self, parts: Sequence[Blocks], dtype: torch.dtype, scratch: Scratch) -> None:
+    base_format: of float weights; "nf4", or a name of encoding.TYPES.
+    """
+
+    def __init__(
+        self, parts: Sequence[Blocks], dtype: torch.dtype, scratch: Scratch, base_format: str = "nf4"
+    ) -> None:
         self.dtype, self._scratch = dtype, scratch
         self.shape = (sum(part.rows for part in parts), parts[0].columns)
         self.parts: list[Blocks | NF4Weight] = [
-            quantize_nf4(torch.from_numpy(part.numpy())) if part.type.is_float else _own(part)
-            for part in parts
+            _packed(part, base_format) if part.type.is_float else _own(part) for part in parts
         ]
         self._squares = torch.cat([_values(part).square().sum(1) for part in self.parts])
 
@@ -86,16 +92,28 @@ class PackedFrozen:
 
 def unpack_into(part: Blocks | NF4Weight, out: Tensor) -> None:
     """The values of a packed matrix, rounded to the type of out [rows, columns]."""
-    if out.dtype != torch.bfloat16 or out.numel() % BLOCK:
+    if out.dtype not in (torch.bfloat16, torch.float32) or out.numel() % BLOCK:
         out.copy_(_values(part))
-    elif isinstance(part, Blocks):
+        return
+    single = out.dtype == torch.float32
+    if isinstance(part, Blocks):
+        shape = part.rows, part.columns
         _native.unpack_blocks(
-            *openmp_team(), int(part.type), part.data.ctypes.data, part.rows, part.columns, out.data_ptr()
+            *openmp_team(), int(part.type), part.data.ctypes.data, *shape, out.data_ptr(), single
         )
     else:
         absmax = part.absmax()  # held while the kernel reads it
         count = out.numel() // BLOCK
-        _native.unpack_nf4(*openmp_team(), part.codes.data_ptr(), absmax.data_ptr(), count, out.data_ptr())
+        _native.unpack_nf4(
+            *openmp_team(), part.codes.data_ptr(), absmax.data_ptr(), count, out.data_ptr(), single
+        )
+
+
+def _packed(part: Blocks, base_format: str) -> Blocks | NF4Weight:
+    if base_format == "nf4":
+        return quantize_nf4(torch.from_numpy(part.numpy()))
+    tensor = encode("", part.numpy(), TYPES[base_format])
+    return Blocks(tensor.type, part.rows, part.columns, tensor.data.reshape(part.rows, -1))
 
 
 def _own(part: Blocks) -> Blocks:

@@ -20,6 +20,7 @@ VERBS = {
     "train": ("train", "A model of your own, from text to a folder that runs."),
     "tune": ("tune", "A model fitted to your rows: LoRA, QLoRA, or all of it."),
     "merge": ("merge", "An adapter made part of its model."),
+    "convert": ("convert", "An adapter as llama.cpp reads it."),
     "translate": ("translate", "Texts to another language, with a translator trained here."),
     "eval": ("evaluate", "How well a trained model does on data."),
     "report": ("report", "One page with the curves of a training run."),

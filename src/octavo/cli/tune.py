@@ -62,6 +62,16 @@ _PREVIEWED = 3
 @click.option(
     "--precision", type=click.Choice(["auto", "bfloat16", "float32"]), default="auto", show_default=True
 )
+@click.option(
+    "--recompute",
+    is_flag=True,
+    help="Keep one block's activations (gradient checkpointing): slower, smaller.",
+)
+@click.option("--paged", is_flag=True, help="Keep the optimizer's state in a file, not in memory.")
+@click.option(
+    "--base-format", type=click.Choice(["nf4", "q8_0", "q4_1", "q4_0"]), default="nf4", show_default=True,
+    help="What qlora makes of float weights; quantized files stay as they are.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--save-minutes", type=click.FloatRange(0), default=5.0, show_default=True)
 @click.option("--save-steps", type=click.IntRange(1))

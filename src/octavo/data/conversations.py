@@ -4,7 +4,7 @@ A row is an object with `messages` (OpenAI), `conversations` (ShareGPT), a promp
 `text`; JSONL, JSON, CSV, TSV and Parquet hold them.  Conversations are rendered with the model's own
 template, turn by turn: what the template adds for an answer is the difference between the text with it and
 the prompt before it.  So the mask needs no markers in the template, and the tokens before an answer are
-those that the model will see.
+those that the model will see.  Control tokens that stand in a row's contents are text, as in a prompt.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo.errors import FormatError, TemplateError, UnsupportedError
+from octavo.text.control_tokens import encode_apart, take_apart
 from octavo.text.templates import ChatTemplate
 from octavo.text.tokenizer import Tokenizer
 
@@ -200,7 +201,11 @@ class Encoder:
     ) -> tuple[list[int], list[bool]]:
         answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
         if not answers:
-            raise FormatError(f"{where}: no turn of the assistant: there is nothing to learn from this row")
+            raise FormatError(
+                f"{where}: no turn of the assistant: there is nothing to learn from this row; "
+                "add its answer or remove the row"
+            )
+        turns, mark = take_apart(self.tokenizer, turns)
         try:
             whole = self.template.render(turns, add_generation_prompt=False, tools=tools)
             spans = []
@@ -222,17 +227,17 @@ class Encoder:
         learned: list[bool] = []
         position = 0
         for begin, end in spans:
-            self._append(whole[position:begin], False, tokens, learned)
-            self._append(whole[begin:end], True, tokens, learned)
+            self._append(whole[position:begin], mark, False, tokens, learned)
+            self._append(whole[begin:end], mark, True, tokens, learned)
             position = end
-        self._append(whole[position:], False, tokens, learned)
+        self._append(whole[position:], mark, False, tokens, learned)
         while tokens and not learned[-1]:  # nothing after the last answer is worth a step
             tokens.pop()
             learned.pop()
         return tokens, learned
 
-    def _append(self, text: str, is_answer: bool, tokens: list[int], learned: list[bool]) -> None:
-        ids = self.tokenizer.encode(text, add_special=False, parse_special=True) if text else []
+    def _append(self, text: str, mark: str, is_answer: bool, tokens: list[int], learned: list[bool]) -> None:
+        ids = encode_apart(self.tokenizer, text, mark)
         count = len(ids)
         if is_answer:
             # Up to the end of the turn; what a template puts behind it (a line break) is never generated.

@@ -81,7 +81,7 @@ class _Product(torch.autograd.Function):
         count = len(wanted) - biases
         if any(wanted[:count]):
             (rows,) = ctx.saved_tensors
-            parts[:count] = torch.split(_weight_gradient(gradient, rows), weight.rows)
+            parts[:count] = torch.split(weight_gradient(gradient, rows), weight.rows)
         if any(wanted[count:]):
             parts[count:] = torch.split(gradient.sum(0), weight.rows)
         found = [
@@ -143,7 +143,7 @@ def multiply(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return product
 
 
-def _weight_gradient(gradient: Tensor, rows: Tensor) -> Tensor:
+def weight_gradient(gradient: Tensor, rows: Tensor) -> Tensor:
     """gradient^T rows: [N, O], [N, I] -> [O, I], in float32 where a kernel of our own takes them."""
     if native_training.suits(gradient) and native_training.suits(rows):
         return native_training.weight_gradient(gradient, rows)

@@ -134,7 +134,7 @@ def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor
         for name, value in values.items():
             key = f"{parameter}.{name}"
             if isinstance(value, Tensor):
-                tensors[key] = value.detach().contiguous().clone()
+                tensors[key] = value.detach().contiguous()
             else:
                 numbers[key] = value
     return tensors, {"groups": whole["param_groups"], "numbers": numbers}

@@ -21,6 +21,8 @@ Network = TypeVar("Network", bound=nn.Module)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # bfloat16 must be this much faster to be chosen: it costs digits.
 _WORTH_IT = 1.3
+# So much slower at a few rows, and it need not be tried on many.
+_HOPELESS = 10
 
 
 class ComputeCopy(Generic[Network]):
@@ -69,6 +71,10 @@ def choose_precision(wanted: str, width: int) -> str:
         return wanted
     if wanted != "auto":
         raise OctavoError(f"precision: {wanted!r}; one of auto, {', '.join(DTYPES)}")
+    # A processor without bfloat16 products is a hundred times slower with them: a few rows tell that.
+    few = {name: _product_seconds(dtype, width, rows=32, rounds=3) for name, dtype in DTYPES.items()}
+    if few["bfloat16"] > _HOPELESS * few["float32"]:
+        return "float32"
     seconds = {name: _product_seconds(dtype, width) for name, dtype in DTYPES.items()}
     return "bfloat16" if seconds["float32"] > _WORTH_IT * seconds["bfloat16"] else "float32"
 

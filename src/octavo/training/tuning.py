@@ -1,13 +1,12 @@
 """Fine-tuning: a base model, rows to learn, and the training loop as it is.
 
 `Tuning` is a task of `training/loop.py` whose `model` is what gets trained: the adapters (the base computes
-beside them, frozen), or all of the model.  Legend: B rows of a micro-batch, T tokens of its longest.
+beside them, frozen), or all of the model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +19,7 @@ from octavo.adapters.base import Adapters, Method, build_adapted, build_full
 from octavo.adapters.files import save_adapter
 from octavo.adapters.merge import save_tuned
 from octavo.data.conversations import Encoder, Example, read_examples
-from octavo.data.packing import IGNORED, Batch
+from octavo.data.packing import Batch
 from octavo.errors import FormatError
 from octavo.models.gpt import GPT
 from octavo.text.templates import ChatTemplate
@@ -28,13 +27,13 @@ from octavo.training.allocation import prepare_process
 from octavo.training.causal import Validation
 from octavo.training.checkpoints import list_checkpoints
 from octavo.training.config import TrainingError
+from octavo.training.held_out import batch_loss, batch_tokens, mean_loss, micro_batches
 from octavo.training.loop import Trainer, TrainingResult, View
-from octavo.training.losses import linear_cross_entropy
+from octavo.training.optimizers.paged import page_state
 from octavo.training.precision import DTYPES, choose_precision
 from octavo.training.tuning_config import TuningConfig, read_tuning, with_rate, write_tuning
 from octavo.weights.checkpoint import Checkpoint, open_checkpoint
 
-_MICRO_TOKENS = 2048  # of one forward pass, padding included
 _SAMPLE_TOKENS = 32
 _VALIDATION_ROWS = 64
 
@@ -115,7 +114,9 @@ class Tuning:
                 method=method,
                 dtype=dtype,
                 seed=config.seed,
+                base_format=config.base_format,
             )
+        self.module.recompute = config.recompute
         self.fingerprint = _fingerprint(checkpoint, rows)
         weights = _matrix_elements(checkpoint)
         trained = sum(parameter.numel() for parameter in self.model.parameters())
@@ -132,7 +133,7 @@ class Tuning:
         """The micro-batches of a step: rows in an order of seed and epoch, those of like length together."""
         rows = self.rows.training
         places = range(step * self.config.batch, (step + 1) * self.config.batch)
-        return list(_micro_batches([rows[self._row(place)] for place in places]))
+        return list(micro_batches([rows[self._row(place)] for place in places]))
 
     def _row(self, place: int) -> int:
         epoch, index = divmod(place, len(self.rows.training))
@@ -143,9 +144,7 @@ class Tuning:
 
     def loss(self, module: GPT, batch: Batch, scale: float) -> Tensor:
         """scale * the sum of the losses of learned tokens, in nats; no logits are made for others."""
-        hidden = module.hidden(torch.from_numpy(batch.inputs), torch.from_numpy(batch.positions[0].copy()))
-        targets = torch.from_numpy(batch.targets).flatten()
-        return linear_cross_entropy(hidden.flatten(0, 1), module.head_weight, targets, scale)
+        return batch_loss(module, batch, scale)
 
     @torch.no_grad()
     def validate(self, module: GPT, *, whole: bool = False) -> Validation | None:
@@ -153,15 +152,10 @@ class Tuning:
         kept = self.rows.kept if whole else self.rows.kept[:_VALIDATION_ROWS]
         if not kept:
             return None
-        module.eval()
-        total, count = 0.0, 0
-        for batch in _micro_batches(kept):
-            total += float(self.loss(module, batch, 1.0))
-            count += batch.target_count
-        module.train()
+        loss = mean_loss(module, kept)
         learned = [int(token) for example in kept for token in example.tokens[1:][example.learned[1:]]]
         size = sum(len(self.encoder.tokenizer.token_bytes(token)) for token in learned)
-        return Validation(total / count, total / math.log(2) / max(size, 1))
+        return Validation(loss, loss * len(learned) / math.log(2) / max(size, 1))
 
     @torch.no_grad()
     def sample(self, module: GPT, seed: int, tokens: int = _SAMPLE_TOKENS) -> str:
@@ -190,22 +184,6 @@ class Tuning:
             save_tuned(self.checkpoint, self.model, folder)
 
 
-def _micro_batches(examples: Sequence[Example]) -> Iterator[Batch]:
-    ordered = sorted(examples, key=lambda example: -len(example.tokens))
-    while ordered:
-        length = -(-(len(ordered[0].tokens) - 1) // 16) * 16
-        count = max(1, _MICRO_TOKENS // max(length, 1))
-        part, ordered = ordered[:count], ordered[count:]
-        inputs = np.zeros((len(part), length), np.int64)
-        targets = np.full((len(part), length), IGNORED, np.int64)
-        for row, example in enumerate(part):
-            size = len(example.tokens) - 1
-            inputs[row, :size] = example.tokens[:-1]
-            # By position, never by the token's id: a padding token may be the end token.
-            targets[row, :size] = np.where(example.learned[1:], example.tokens[1:], IGNORED)
-        yield Batch(inputs, targets, np.broadcast_to(np.arange(length), inputs.shape), None)
-
-
 class TuningTrainer(Trainer):
     """The loop over adapters: the base computes as it is, only rates and stopping are its own."""
 
@@ -213,11 +191,19 @@ class TuningTrainer(Trainer):
         super()._build()
         task, config = cast(Tuning, self.task), cast(TuningConfig, self.config)
         self._worse = 0
+        if config.paged:
+            page_state(self.optimizer, self.out)
         if config.method == "full":
             return
         self.compute = cast(Any, _Fixed(task.module))
         if config.up_rate != 1.0:
             _split_rates(self.optimizer, {id(pair.up) for pair in task.model.pairs.values()}, config.up_rate)
+
+    def restore(self, checkpoint: Path) -> None:
+        """As of the loop; loading brings the optimizer's state into memory."""
+        super().restore(checkpoint)
+        if cast(TuningConfig, self.config).paged:
+            page_state(self.optimizer, self.out)
 
     def _measure(self, *arguments: Any) -> Validation | None:
         best = self.state.best_loss
@@ -268,15 +254,19 @@ def estimate(task: Tuning, flops_per_second: float) -> Estimate:
     elements = sum(math.prod(tensor.shape) for tensor in task.checkpoint.tensors.values())
     packed = sum(tensor.data.nbytes for tensor in task.checkpoint.tensors.values())
     base = {"lora": 2 * width * elements, "qlora": packed, "full": 8 * elements}[config.method]
-    tokens = min(_MICRO_TOKENS, max(config.batch * task._longest[-1], 1))
+    tokens = min(batch_tokens(task._longest[-1]), max(config.batch * task._longest[-1], 1))
     kept = (
         8 * model.hidden_size + 5 * model.feed_forward_size
     )  # numbers a token leaves in a layer for backward
-    activations = tokens * model.layers * kept * width
+    # With `recompute` the inputs of all blocks stay, and all of one block.
+    layers_kept = 1 + model.layers * model.hidden_size / kept if config.recompute else model.layers
+    activations = round(tokens * layers_kept * kept * width)
     steps = config.steps or math.ceil(config.epochs * len(task.rows.training) / config.batch)
     work = steps * config.batch_tokens * task.flops_per_token
     seconds = 60 * config.minutes if config.minutes and not config.steps else work / (0.5 * flops_per_second)
-    return Estimate(trained, base, base + 16 * trained + activations + (400 << 20), seconds)
+    return Estimate(
+        trained, base, base + (8 if config.paged else 16) * trained + activations + (400 << 20), seconds
+    )
 
 
 def prepare(config: TuningConfig) -> Tuning:

@@ -12,6 +12,8 @@ from octavo.weights.adapter import AdapterConfig
 
 FILE_NAME = "tuning.json"
 METHODS = ("lora", "qlora", "full")
+# "q8_0" is int8 with a scale for 32 neighbours.
+BASE_FORMATS = ("nf4", "q8_0", "q4_1", "q4_0")
 _RATES = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5}
 
 
@@ -24,6 +26,8 @@ class TuningConfig(TrainingConfig):
     Hayou et al. 2024).  epochs: passes over the rows, where neither steps nor minutes are given.
     batch: rows of an update.  context: longer rows are cut (`cut`) or refused.
     patience: stop after so many validations without a better loss; 0 never.
+    recompute: keep one block's activations instead of all (gradient checkpointing).  paged: the optimizer's
+    state lies in a file in `out`.  base_format: what "qlora" makes of float weights; quantized files stay.
     """
 
     base: str = ""
@@ -39,10 +43,15 @@ class TuningConfig(TrainingConfig):
     batch: int = 8
     cut: bool = False
     patience: int = 0
+    recompute: bool = False
+    paged: bool = False
+    base_format: str = "nf4"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UnsupportedError(f"method: {self.method!r}; one of {', '.join(METHODS)}")
+        if self.base_format not in BASE_FORMATS:
+            raise UnsupportedError(f"base_format: {self.base_format!r}; one of {', '.join(BASE_FORMATS)}")
         if self.optimizer == "muon" and self.method != "full":
             raise UnsupportedError(
                 "optimizer: muon is for whole matrices; adapters take adamw, adam, lion or sgd"

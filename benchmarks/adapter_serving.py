@@ -1,0 +1,140 @@
+"""Adapters in one batch beside the base alone: tokens a second of 8 sequences, and whether outputs hold.
+
+16 adapters of rank 16 on all linear layers, with random numbers, are loaded.  The 8 sequences of a batch
+share one or four of them, or each has its own: the first eight and the last eight of the 16 in turn.  An
+adapter's logits on a text are compared with those of the model that it was merged into (bfloat16).
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import octavo
+from benchmarks.comparison import take_turns
+from benchmarks.report import Report, main
+from benchmarks.workload import Options, Prompts, median, model_paths
+from octavo.adapters.base import build_adapted
+from octavo.adapters.files import save_adapter
+from octavo.adapters.merge import merge, save_like
+from octavo.api import Model
+from octavo.decoding.sampling import SamplingOptions
+from octavo.weights.adapter import AdapterConfig, read_adapter
+from octavo.weights.checkpoint import open_checkpoint
+from octavo.weights.tensor import TensorType
+
+MODEL = {"smollm2-135m": "SmolLM2-135M-Instruct.Q4_1.gguf"}
+SEQUENCES, LOADED, RANK = 8, 16, 16
+COUNTS = (1, 4, 16)
+PROMPT, TOKENS, JUDGED = 64, 48, 256
+# Of the random numbers of `up`: enough to move every token's probabilities.
+DEVIATION = 0.01
+
+
+def make_adapters(base: Path, folder: Path) -> list[Path]:
+    """Folders of adapters with random numbers."""
+    checkpoint = open_checkpoint(base)
+    config = AdapterConfig(rank=RANK, alpha=2 * RANK)
+    _, adapters = build_adapted(checkpoint.config, checkpoint.tensors, config, method="qlora")
+    made = []
+    for number in range(LOADED):
+        generator = torch.Generator().manual_seed(number)
+        with torch.no_grad():
+            for pair in adapters.pairs.values():
+                pair.up.normal_(std=DEVIATION, generator=generator)
+        made.append(folder / f"adapter{number}")
+        save_adapter(adapters, made[-1])
+    return made
+
+
+class Server:
+    """A model with its adapters, asked for the speed of a batch."""
+
+    def __init__(self, model: Model) -> None:
+        self._model, self._prompts, self._round = model, Prompts(), 0
+
+    def speed(self, count: int) -> float:
+        """Tokens a second of all sequences, of which sequence i has adapter i modulo `count`; 0: none."""
+        self._round += 1
+        first = SEQUENCES * (self._round % 2) if count > SEQUENCES else 0
+        options = SamplingOptions(temperature=0.0)
+        generations = []
+        for index in range(SEQUENCES):
+            number = self._model.adapters.number(f"a{(first + index) % count}") if count else -1
+            prompt = self._prompts.next(PROMPT)
+            generations.append(
+                self._model.engine.submit(prompt, options, max_tokens=2 * TOKENS, adapter=number)
+            )
+        for generation in generations:
+            next(generation)
+        began = time.perf_counter()
+        for _ in range(TOKENS):
+            next(generations[-1])
+        seconds = time.perf_counter() - began
+        for generation in generations:
+            generation.cancel()
+        return SEQUENCES * TOKENS / seconds
+
+
+def divergence(expected: np.ndarray, found: np.ndarray) -> float:
+    """The mean of KL(expected || found) over positions, in nats."""
+    p, q = (torch.log_softmax(torch.from_numpy(logits).double(), -1) for logits in (expected, found))
+    return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+def agreement(base: Path, adapter: Path, model: Model, folder: Path, threads: int) -> str:
+    """A note: how far an adapter is from the model it was merged into, and the base from its 16 bits.
+
+    The second is what products with activations in 8 bits cost anyway: the twins multiply in float.
+    """
+    checkpoint = open_checkpoint(base)
+    read = read_adapter(adapter, checkpoint.config)
+    values = ((name, tensor.numpy()) for name, tensor in checkpoint.tensors.items())
+    twins = (
+        merge(checkpoint, read, folder / "merged.gguf", TensorType.BF16),
+        save_like(checkpoint, values, folder / "base.gguf", TensorType.BF16),
+    )
+    tokens, expected = Prompts().next(JUDGED), []
+    for path in twins:
+        with octavo.load(path, threads=threads, draft="off") as twin:
+            expected.append(twin.logits(tokens))
+    beside, plain = model.logits(tokens, adapter="a0"), model.logits(tokens)
+    return (
+        f"{JUDGED} tokens: mean KL of an adapter to the model it was merged into "
+        f"{divergence(expected[0], beside):.5f}, of the base to its own weights in 16 bits "
+        f"{divergence(expected[1], plain):.5f}, of the base to the merged model "
+        f"{divergence(expected[0], plain):.3f}."
+    )
+
+
+def run(options: Options) -> Report:
+    report = Report("adapter_serving", "Many adapters cost one batch little", "tokens a second")
+    for name, path in model_paths(options, MODEL).items():
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            adapters = {f"a{i}": each for i, each in enumerate(make_adapters(path, folder))}
+            with octavo.load(
+                path, threads=options.threads, max_sequences=SEQUENCES, draft="off", adapters=adapters
+            ) as model:
+                server = Server(model)
+                contestants = {"the base alone": functools.partial(server.speed, 0)} | {
+                    f"{count} adapters": functools.partial(server.speed, count) for count in COUNTS
+                }
+                samples = take_turns(contestants, options.rounds, name)
+                report.add(name, f"{SEQUENCES} sequences, rank {RANK}", samples)
+                alone = median(samples["the base alone"])
+                for count in COUNTS:
+                    share = median(samples[f"{count} adapters"]) / alone
+                    report.notes.append(f"{name}, {count} adapters: {share:.2f} of the base's speed.")
+                report.notes.append(agreement(path, adapters["a0"], model, folder, options.threads))
+        print("\n".join(report.notes))
+    return report
+
+
+if __name__ == "__main__":
+    main(run)
