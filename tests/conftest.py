@@ -64,7 +64,7 @@ class ByteTokenizer:
     def token_bytes(self, token: int) -> bytes:
         return bytes([token]) if token < END else b""
 
-    def stream(self, *, skip_special: bool = True) -> ByteDecoder:
+    def stream(self, *, skip_special: bool = True, continuation: bool = False) -> ByteDecoder:
         return ByteDecoder()
 
 

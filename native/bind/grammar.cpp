@@ -6,13 +6,16 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "bind/algebra.h"
 #include "grammar/matcher.h"
+#include "grammar/work.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -66,14 +69,38 @@ class EngineObject final : public g::Network {
   EngineObject(nb::handle start, const VocabularyObject& vocabulary, const CacheObject& cache, nb::tuple limits,
                std::size_t budget, nb::tuple types)
       : plain_type_(types[0]), string_type_(types[1]),
+        max_work_(nb::cast<std::int64_t>(nb::object(limits[4]))),
         engine(*this,
                {nb::cast<std::size_t>(nb::object(limits[0])), nb::cast<std::size_t>(nb::object(limits[1])),
                 nb::cast<std::size_t>(nb::object(limits[2])), nb::cast<int>(nb::object(limits[3]))},
                vocabulary.vocabulary, cache.cache, budget) {
+    const Turn turn(*this);
     engine.start = engine.automaton.state_of(position(start));
   }
 
   EngineObject(const EngineObject&) = delete;
+
+  // One call into the engine: alone in it, since a callback into Python may let other threads run, and under its
+  // allowance.
+  class Turn {
+   public:
+    explicit Turn(EngineObject& engine) : engine_(engine), lock_(engine.mutex_, std::try_to_lock) {
+      if (!lock_.owns_lock()) {
+        const nb::gil_scoped_release others_run;
+        lock_.lock();
+      }
+      allowance_.emplace(engine.max_work_);
+      before_ = g::Allowance::left();
+    }
+    ~Turn() { engine_.most_work = std::max(engine_.most_work, before_ - g::Allowance::left()); }
+    Turn(const Turn&) = delete;
+
+   private:
+    EngineObject& engine_;
+    std::unique_lock<std::recursive_mutex> lock_;
+    std::optional<g::Allowance> allowance_;
+    std::int64_t before_ = 0;
+  };
 
   int position(nb::handle object) {
     const PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
@@ -192,15 +219,27 @@ class EngineObject final : public g::Network {
   }
 
   Numbered objects_, returns_, labelers_, kept_;
+  std::recursive_mutex mutex_;
+  std::int64_t max_work_;
 
  public:
+  std::int64_t most_work = 0;  // of one call so far
   g::Engine engine;  // last: it goes first
 };
 
 using Words = nb::ndarray<std::int32_t, nb::c_contig, nb::device::cpu>;
 
 struct MatcherObject : g::Matcher {
-  explicit MatcherObject(EngineObject& engine) : g::Matcher(engine.engine) {}
+  explicit MatcherObject(EngineObject& engine) : g::Matcher(engine.engine), owner(&engine) {}
+  EngineObject* owner;
+};
+
+using Turn = EngineObject::Turn;
+
+struct AllowanceObject {
+  explicit AllowanceObject(std::int64_t steps) : steps(steps) {}
+  std::int64_t steps;
+  std::optional<g::Allowance> running;
 };
 
 std::uint32_t* row_of(const g::Matcher& self, const Words& words, std::size_t index) {
@@ -214,9 +253,67 @@ std::uint32_t* row_of(const g::Matcher& self, const Words& words, std::size_t in
   return row;
 }
 
+void bind_matcher(nb::module_& module) {
+  nb::class_<MatcherObject>(module, "GrammarMatcher", "One text in the making.")
+      .def(nb::init<EngineObject&>(), nb::keep_alive<1, 2>())
+      .def("copy_from", [](MatcherObject& self, const MatcherObject& other) { self = other; })
+      .def_prop_ro("state", [](const MatcherObject& self) { return self.state(); })
+      .def_prop_ro("stopped", [](const MatcherObject& self) { return self.stopped(); })
+      .def_prop_ro("steps", [](const MatcherObject& self) { return self.steps(); })
+      .def("accept_token", [](MatcherObject& self, std::int32_t token) {
+             const Turn turn(*self.owner);
+             return self.accept_token(token);
+           },
+           "Advance by one token; False, and nothing changes, where it is not allowed.")
+      .def("accept_bytes", [](MatcherObject& self, nb::bytes text) {
+             const Turn turn(*self.owner);
+             return self.accept_bytes({text.c_str(), text.size()});
+           },
+           "Advance by some bytes, as one step; False, and nothing changes, where they are not allowed.")
+      .def("is_token_allowed", [](MatcherObject& self, std::int32_t token) {
+        const Turn turn(*self.owner);
+        return self.allows(token);
+      })
+      .def("fill_next_token_bitmask",
+           [](MatcherObject& self, const Words& bitmask, std::size_t index) {
+             const Turn turn(*self.owner);
+             self.fill(row_of(self, bitmask, index), self.engine().vocabulary->words());
+             return true;
+           },
+           "bitmask"_a, "index"_a = 0)
+      .def("allowed_count", [](MatcherObject& self) {
+             const Turn turn(*self.owner);
+             return self.allowed();
+           },
+           "How many tokens may follow, and one of them (or -1).")
+      .def("native_forced_bytes", [](MatcherObject& self, std::size_t limit) {
+        const Turn turn(*self.owner);
+        const std::string text = self.forced_bytes(limit);
+        return nb::bytes(text.data(), text.size());
+      })
+      .def("longer_token", [](MatcherObject& self, nb::bytes before, nb::bytes tail) {
+        const Turn turn(*self.owner);
+        const int state = self.engine().after(self.state(), {before.c_str(), before.size()});
+        return state != g::kDead && self.engine().masks.longer_token(state, {tail.c_str(), tail.size()});
+      })
+      .def("roll_back", [](MatcherObject& self, std::size_t steps) { return self.rollback(steps); })
+      .def("reset", [](MatcherObject& self) { self.reset(); })
+      .def("is_completed", [](const MatcherObject& self) { return self.completed(); })
+      .def("is_terminated", [](const MatcherObject& self) { return self.terminated(); })
+      .def("closing_bytes", [](MatcherObject& self, std::size_t limit) -> nb::object {
+        const Turn turn(*self.owner);
+        const std::optional<std::string> found = self.engine().closings.find(self.state(), limit);
+        return found ? nb::object(nb::bytes(found->data(), found->size())) : nb::none();
+      }, "limit"_a = 4096);
+}
+
 }  // namespace
 
 void bind_grammar(nb::module_& module) {
+  nb::class_<AllowanceObject>(module, "GrammarAllowance", "A `with` block that ends in an error after so much work.")
+      .def(nb::init<std::int64_t>())
+      .def("__enter__", [](AllowanceObject& self) { self.running.emplace(self.steps); })
+      .def("__exit__", [](AllowanceObject& self, const nb::args&) { self.running.reset(); });
   nb::class_<VocabularyObject>(module, "GrammarVocabulary", "Tokens as a trie.")
       .def("__init__",
            [](VocabularyObject* self, nb::handle tokens, std::vector<std::int32_t> stops, std::int32_t size) {
@@ -236,42 +333,10 @@ void bind_grammar(nb::module_& module) {
       .def_prop_ro("states", [](const EngineObject& self) { return self.engine.automaton.states(); })
       .def_prop_ro("positions", [](const EngineObject& self) { return self.engine.automaton.positions(); })
       .def_prop_ro("mask_bytes", [](const EngineObject& self) { return self.engine.masks.bytes(); })
+      .def_prop_ro("most_work", [](const EngineObject& self) { return self.most_work; },
+                   "Steps of work (native/grammar/work.h) of the call that took most.")
       .def_prop_ro("bytes", [](const EngineObject& self) {
         return self.engine.automaton.bytes() + self.engine.masks.bytes();
       });
-  nb::class_<MatcherObject>(module, "GrammarMatcher", "One text in the making.")
-      .def(nb::init<EngineObject&>(), nb::keep_alive<1, 2>())
-      .def("copy_from", [](MatcherObject& self, const MatcherObject& other) { self = other; })
-      .def_prop_ro("state", [](const MatcherObject& self) { return self.state(); })
-      .def_prop_ro("stopped", [](const MatcherObject& self) { return self.stopped(); })
-      .def_prop_ro("steps", [](const MatcherObject& self) { return self.steps(); })
-      .def("accept_token", [](MatcherObject& self, std::int32_t token) { return self.accept_token(token); },
-           "Advance by one token; False, and nothing changes, where it is not allowed.")
-      .def("accept_bytes", [](MatcherObject& self, nb::bytes text) { return self.accept_bytes({text.c_str(), text.size()}); },
-           "Advance by some bytes, as one step; False, and nothing changes, where they are not allowed.")
-      .def("is_token_allowed", [](MatcherObject& self, std::int32_t token) { return self.allows(token); })
-      .def("fill_next_token_bitmask",
-           [](MatcherObject& self, const Words& bitmask, std::size_t index) {
-             self.fill(row_of(self, bitmask, index), self.engine().vocabulary->words());
-             return true;
-           },
-           "bitmask"_a, "index"_a = 0)
-      .def("allowed_count", [](MatcherObject& self) { return self.allowed(); },
-           "How many tokens may follow, and one of them (or -1).")
-      .def("native_forced_bytes", [](MatcherObject& self, std::size_t limit) {
-        const std::string text = self.forced_bytes(limit);
-        return nb::bytes(text.data(), text.size());
-      })
-      .def("longer_token", [](MatcherObject& self, nb::bytes before, nb::bytes tail) {
-        const int state = self.engine().after(self.state(), {before.c_str(), before.size()});
-        return state != g::kDead && self.engine().masks.longer_token(state, {tail.c_str(), tail.size()});
-      })
-      .def("roll_back", [](MatcherObject& self, std::size_t steps) { return self.rollback(steps); })
-      .def("reset", [](MatcherObject& self) { self.reset(); })
-      .def("is_completed", [](const MatcherObject& self) { return self.completed(); })
-      .def("is_terminated", [](const MatcherObject& self) { return self.terminated(); })
-      .def("closing_bytes", [](MatcherObject& self, std::size_t limit) -> nb::object {
-        const std::optional<std::string> found = self.engine().closings.find(self.state(), limit);
-        return found ? nb::object(nb::bytes(found->data(), found->size())) : nb::none();
-      }, "limit"_a = 4096);
+  bind_matcher(module);
 }

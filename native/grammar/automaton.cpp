@@ -6,6 +6,7 @@
 
 #include "grammar/closure.h"
 #include "grammar/errors.h"
+#include "grammar/work.h"
 
 namespace octavo::grammar {
 
@@ -74,6 +75,7 @@ int Automaton::label_of(const TextPlace& place) {
     classes |= std::uint32_t(watch.algebra->nullable(watch.classes[i])) << i;
   const Term& texts = watch.algebra->term(watch.texts);
   const int index = texts.kind == TermKind::leaf ? watch.algebra->leaves().text_index(texts.leaf) : -1;
+  Allowance::spend(kNetworkCost);
   if (watch.captured >= 0)
     return network_.label(watch.labeler, index, classes, &captured_[std::size_t(watch.captured)]);
   const std::array<std::uint32_t, 3> key{std::uint32_t(watch.labeler), std::uint32_t(index), classes};
@@ -167,6 +169,7 @@ Position& Automaton::expand(int index) {
                        position.text.algebra->live_moves(position.text.expression).empty());
   } else {
     if (position.space == 0) {
+      Allowance::spend(kNetworkCost);
       position.outline = std::make_shared<const Outline>(network_.outline(position.object));
     } else {
       position.outline = expand(this->object(position.object)).outline;
@@ -211,7 +214,10 @@ int Automaton::step_uncached(int index, std::uint8_t byte) {
     }
   }
   const Outline& outline = *position.outline;
-  if (outline.stepped) return network_.step(position.object, byte);
+  if (outline.stepped) {
+    Allowance::spend(kNetworkCost);
+    return network_.step(position.object, byte);
+  }
   if (position.space == 0) {
     for (const auto& [value, target] : outline.tight)
       if (value == byte) return target;
@@ -292,6 +298,7 @@ void Automaton::fill_alike(Position& position, std::uint8_t byte, int target) {
 int Automaton::step_slowly(int index, std::uint8_t byte) {
   State& state = *states_[std::size_t(index)];
   if (!state.moves) state.moves = tables_.make(kUnknown);
+  Allowance::spend(kPairCost * std::int64_t(state.pairs.size()));
   std::vector<Pair> after;
   for (const Pair& pair : state.pairs) {
     const int target = step_position(pair.position, byte);
@@ -350,6 +357,7 @@ int Automaton::resume(int returning, int label) {
   const std::uint64_t key = std::uint64_t(std::uint32_t(returning)) << 32 | std::uint32_t(label);
   const auto found = resumed_.find(key);
   if (found != resumed_.end()) return found->second;
+  Allowance::spend(kNetworkCost);
   const int target = network_.resume(returning, label);
   resumed_[key] = target;
   return target;

@@ -3,12 +3,15 @@
 #include <queue>
 
 #include "grammar/errors.h"
+#include "grammar/work.h"
 
 namespace octavo::grammar {
 
 namespace {
 constexpr int kMaxDepth = 1500;
 constexpr std::size_t kMaxSearched = 20'000;
+constexpr std::size_t kMaxBytes = 4096;  // of an ending: nobody asks for a longer one
+constexpr std::size_t kBytesPerStep = 64;
 
 void keep_shorter(std::optional<std::string>& best, const std::optional<std::string>& found) {
   if (found && (!best || found->size() < best->size())) best = found;
@@ -77,7 +80,9 @@ std::optional<Closings::Ending> Closings::search(int start) {
   while (!queue.empty() && best.size() < kMaxSearched) {
     const Item item = queue.top();
     queue.pop();
+    if (item.cost > kMaxBytes) return std::nullopt;
     if (item.cost > best[item.position]) continue;
+    Allowance::spend(kPairCost + std::int64_t(item.cost / kBytesPerStep));
     const Position& position = automaton_.expand(item.position);
     if (position.ending != kNoLabel) return Ending{item.text, position.ending};
     for (const auto& [more, target] : edges(item.position)) {

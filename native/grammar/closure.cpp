@@ -4,6 +4,7 @@
 #include <string>
 
 #include "grammar/errors.h"
+#include "grammar/work.h"
 
 namespace octavo::grammar {
 
@@ -48,6 +49,7 @@ void Closure::add(int position, int context) {
   if (order_.size() >= automaton_.limits().max_pairs)
     throw TooComplex("the grammar is too ambiguous: over " + std::to_string(automaton_.limits().max_pairs) +
                      " readings at once");
+  Allowance::spend(kPairCost);
   order_.push_back(pair);
   work_.push_back(pair);
 }

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "grammar/errors.h"
+#include "grammar/work.h"
 
 namespace octavo::grammar {
 
@@ -40,12 +41,12 @@ Algebra::Algebra(int max_expressions, int search_budget)
 }
 
 int Algebra::intern(Term term) {
-  const auto [place, is_new] = ids_.try_emplace(term.content, int(terms_.size()));
-  if (!is_new) return place->second;
-  if (terms_.size() >= max_expressions_) {
-    ids_.erase(place);
+  const auto known = ids_.find(term.content);
+  if (known != ids_.end()) return known->second;
+  Allowance::spend(kTermCost);
+  if (terms_.size() >= max_expressions_)
     throw TooComplex("a regular part of the grammar needs over " + std::to_string(max_expressions_) + " states");
-  }
+  ids_.emplace(term.content, int(terms_.size()));
   live_.push_back(-1);
   moves_.emplace_back();
   live_moves_.emplace_back();
@@ -64,7 +65,10 @@ int Algebra::characters(Intervals intervals) {
 }
 
 int Algebra::leaf(const Leaf& leaf) {
-  Term made{.kind = TermKind::leaf, .nullable = leaves_.nullable(leaf), .plain = false};
+  const bool nullable = leaves_.nullable(leaf);
+  // From every node of a trie of texts one is reached, unless there are none at all.
+  const bool plain = leaf.kind == LeafKind::texts && (leaf.state != 0 || nullable || !leaves_.moves(leaf).empty());
+  Term made{.kind = TermKind::leaf, .nullable = nullable, .plain = plain};
   made.leaf = leaf;
   made.content = ContentBuilder(4).add(leaves_.content(leaf)).done();
   return intern(std::move(made));
@@ -95,6 +99,7 @@ int Algebra::concat(int left, int right) {
       joined = intern(std::move(made));
     }
     if (before.empty()) return joined;
+    Allowance::spend(1);
     left = before.back();
     before.pop_back();
     right = joined;
@@ -120,6 +125,7 @@ int Algebra::either(const std::vector<int>& parts) {
     }
   }
   if (!intervals.empty()) members.push_back(characters(std::move(intervals)));
+  Allowance::spend(kMemberCost * std::int64_t(members.size()));
   std::sort(members.begin(), members.end());
   members.erase(std::unique(members.begin(), members.end()), members.end());
   bool nullable = false, plain = true;
@@ -146,6 +152,7 @@ int Algebra::both(const std::vector<int>& parts) {
     if (inner.kind == TermKind::both) members.insert(members.end(), inner.members.begin(), inner.members.end());
     else members.push_back(part);
   }
+  Allowance::spend(kMemberCost * std::int64_t(members.size()));
   std::sort(members.begin(), members.end());
   members.erase(std::unique(members.begin(), members.end()), members.end());
   std::erase(members, anything);
@@ -213,6 +220,7 @@ const Moves& Algebra::moves(int expression) {
   if (!found) {
     const Depth deeper(depth_);
     auto made = std::make_unique<Moves>(derive(expression));
+    Allowance::spend(1 + kMoveCost * std::int64_t(made->size()));
     moves_[std::size_t(expression)] = std::move(made);  // `found` may have moved: derivatives make terms
   }
   return *moves_[std::size_t(expression)];
@@ -282,6 +290,7 @@ Moves Algebra::combine(const std::vector<const Moves*>& lists, bool is_either) {
       while (at[list] < moves.size() && moves[at[list]].high < bounds[i]) ++at[list];
       if (at[list] < moves.size() && moves[at[list]].low <= bounds[i]) active.push_back(moves[at[list]].target);
     }
+    Allowance::spend(kMemberCost * std::int64_t(lists.size()));
     if (active.empty() || (!is_either && active.size() < lists.size())) continue;
     result.push_back({bounds[i], bounds[i + 1] - 1, is_either ? either(active) : both(active)});
   }
@@ -316,6 +325,7 @@ bool Algebra::search(int start) {
     const int current = queue.front();
     queue.pop_front();
     for (const Move& move : moves(current)) {
+      Allowance::spend(kMoveCost);
       int target = move.target;
       if (!parents.try_emplace(target, current).second) continue;
       if (term(target).nullable || term(target).plain || live_[std::size_t(target)] > 0) {

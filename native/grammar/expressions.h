@@ -40,7 +40,7 @@ enum class TermKind : std::uint8_t {
 struct Term {
   TermKind kind;
   bool nullable;
-  bool plain;  // neither and, not nor leaf inside: then only `empty` is empty
+  bool plain;  // neither and, not nor leaf (but of texts) inside: then only `empty` is empty
   int first = 0, second = 0, third = 0;  // parts, and the bounds of a repeat
   std::vector<int> members = {};
   Intervals intervals = {};

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "grammar/errors.h"
+#include "grammar/work.h"
 
 namespace octavo::grammar {
 
@@ -13,6 +14,7 @@ namespace {
 constexpr std::size_t kSparse = 1024;    // tokens up to which a list is kept rather than bits
 constexpr std::size_t kManyHoles = 20'000;
 constexpr std::size_t kFewHoles = 4;
+constexpr std::uint32_t kVisitsAtOnce = 1024;  // nodes of a walk between two looks at the allowance
 
 void set(Bits& bits, std::int32_t token) { bits[std::size_t(token) / 32] |= 1u << (token % 32); }
 void drop(Bits& bits, std::int32_t token) { bits[std::size_t(token) / 32] &= ~(1u << (token % 32)); }
@@ -78,7 +80,8 @@ void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
     int state;
   };
   std::vector<Open> path{{trie.node(0).end, start}};
-  for (std::uint32_t node = 1; node < trie.node(0).end;) {
+  for (std::uint32_t node = 1, visited = 1; node < trie.node(0).end; ++visited) {
+    if (visited % kVisitsAtOnce == 0) Allowance::spend(kVisitsAtOnce);
     while (node >= path.back().end) path.pop_back();
     const TrieNode here = trie.node(node);
     const int target = automaton_.step(path.back().state, here.byte);
@@ -136,7 +139,8 @@ void MaskMaker::walk(const Trie& trie, std::uint32_t root, int start, std::vecto
     for (std::uint32_t place = 0; place < node.own; ++place) list.push_back(trie.order()[node.first + place]);
   };
   take(trie.node(root), path[0].in_doubt);
-  for (std::uint32_t node = root + 1; node < trie.node(root).end;) {
+  for (std::uint32_t node = root + 1, visited = 1; node < trie.node(root).end; ++visited) {
+    if (visited % kVisitsAtOnce == 0) Allowance::spend(kVisitsAtOnce);
     while (node >= path.back().end) path.pop_back();
     const TrieNode here = trie.node(node);
     const int target = automaton_.step(path.back().state, here.byte);
@@ -158,6 +162,7 @@ void MaskMaker::walk(const Trie& trie, std::uint32_t root, int start, std::vecto
 }
 
 bool MaskMaker::allowed(const Pair& pair, std::int32_t token) {
+  Allowance::spend(kPairCost);
   int state = automaton_.close({pair});
   for (char byte : vocabulary_->token(token)) {
     if (state == kDead) break;

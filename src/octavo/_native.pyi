@@ -186,13 +186,18 @@ class GrammarCache:
     @property
     def entries(self) -> int: ...
 
+class GrammarAllowance:
+    def __init__(self, steps: int, /) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *failure: object) -> None: ...
+
 class GrammarEngine:
     def __init__(
         self,
         start: Any,
         vocabulary: GrammarVocabulary,
         cache: GrammarCache,
-        limits: tuple[int, int, int, int],
+        limits: tuple[int, int, int, int, int],
         mask_bytes: int,
         text_types: tuple[type, type],
         /,
@@ -201,6 +206,8 @@ class GrammarEngine:
     def states(self) -> int: ...
     @property
     def positions(self) -> int: ...
+    @property
+    def most_work(self) -> int: ...
     @property
     def mask_bytes(self) -> int: ...
     @property

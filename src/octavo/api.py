@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import machine
-from octavo.completion import Completion, ContextLengthError, GenerationOptions, Stream
+from octavo.completion import Completion, ContextLengthError, GenerationOptions, Stream, complete
 from octavo.conversation import encode_conversation
 from octavo.embedding import pooled_states
 from octavo.errors import OctavoError, OutOfMemoryError, UnsupportedError
@@ -119,9 +120,9 @@ class Model:
         option.
         """
         if isinstance(prompt, str):
-            return _finish([self.stream(prompt, **options)])[0]
+            return complete([self.stream(prompt, **options)])[0]
         batch = [self._encode_prompt(text) for text in prompt]
-        return _finish([self._start(tokens, **options) for tokens in batch])
+        return complete([self._start(tokens, **options) for tokens in batch])
 
     def stream(self, prompt: str, **options: Unpack[GenerationOptions]) -> Stream:
         """Continue a prompt: an iterator of pieces of text (strings with a `.token`)."""
@@ -129,7 +130,7 @@ class Model:
 
     def chat(self, messages: Messages, **options: Unpack[GenerationOptions]) -> Completion:
         """Answer a conversation of {"role": "system"|"user"|"assistant", "content": text}."""
-        return _finish([self.stream_chat(messages, **options)])[0]
+        return complete([self.stream_chat(messages, **options)])[0]
 
     def stream_chat(self, messages: Messages, **options: Unpack[GenerationOptions]) -> Stream:
         """Answer a conversation: an iterator of pieces of text."""
@@ -187,6 +188,8 @@ class Model:
         """End all generations and give the memory back.  May be called twice."""
         running, self._running = self._running, None
         if running is not None:
+            if "_structured" in self.__dict__:
+                self._structured.close()
             running[1].close()
 
     def __enter__(self) -> Self:
@@ -229,7 +232,10 @@ class Model:
         max_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
         grammar: Any = None,
+        trigger: str | tuple[str, str] | None = None,
         forced_tokens: ForcedMode | None = None,
+        heal: bool | None = None,
+        max_seconds: float | None = None,
         adapter: str | None = None,
         **sampling: Any,
     ) -> Stream:
@@ -241,10 +247,13 @@ class Model:
         if wanted < 1:
             raise ValueError(f"max_tokens: {wanted}, and it must be at least 1")
         stops = [stop] if isinstance(stop, str) else list(stop or ())
+        healed = b""
+        if heal:
+            tokens, healed = self._structured.take_back(tokens)
         most = min(wanted, room)
-        constraint = None
-        if grammar is not None:
-            constraint = self._structured.constraint(grammar, most, forced_tokens or "canonical")
+        constraint = self._structured.constraint(
+            grammar, most, forced_tokens or "canonical", trigger=trigger, healed=healed
+        )
         generation = self.engine.submit(
             tokens,
             self._sampling(**sampling),
@@ -252,8 +261,9 @@ class Model:
             end_ids=self.tokenizer.end_ids,
             constraint=constraint,
             adapter=self._adapter_number(adapter),
+            seconds=math.inf if max_seconds is None else max_seconds,
         )
-        return Stream(generation, self.tokenizer.stream(), stops)
+        return Stream(generation, self.tokenizer.stream(continuation=bool(healed)), stops, skip=healed)
 
     def _sampling(self, **options: Any) -> SamplingOptions:
         """What the caller gave, then the model's generation_config, then octavo's defaults."""
@@ -270,18 +280,6 @@ class Model:
         if wrong is not None:
             raise ValueError(f"token_ids: {wrong} is not in the vocabulary of {self.config.vocabulary_size}")
         return tokens
-
-
-def _finish(streams: Sequence[Stream]) -> list[Completion]:
-    """Take one token of each in turn, so that a stop string ends its sequence at once."""
-    running = list(streams)
-    try:
-        while running:
-            running = [stream for stream in running if next(stream, None) is not None]
-    finally:
-        for stream in streams:
-            stream.close()
-    return [stream.completion() for stream in streams]
 
 
 def load(

@@ -12,6 +12,7 @@ from octavo.decoding.runner import Runner
 from octavo.decoding.speculation import costs
 from octavo.decoding.speculation.controller import Estimates
 from octavo.decoding.speculation.draft_model import ModelSource, check_vocabularies
+from octavo.decoding.speculation.grammar_states import GrammarSource
 from octavo.decoding.speculation.speculation import Rule, Speculation
 from octavo.decoding.speculation.suffix import SuffixSource
 from octavo.errors import UnsupportedError
@@ -28,7 +29,7 @@ def speculation_for(checkpoint: Checkpoint, threads: int, draft_max: int, rule: 
     path = hub.cache_folder() / "step_costs.json"
     estimates = Estimates()
     return Speculation(
-        [SuffixSource(estimates)],
+        [GrammarSource(estimates), SuffixSource(estimates)],
         estimates,
         costs=costs.load(path, key),
         on_measured=lambda measured: costs.save(path, key, measured),

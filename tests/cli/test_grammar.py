@@ -54,3 +54,21 @@ def test_run_keeps_to_the_choices(invoke: Invoke, tmp_path: Path) -> None:
     path = write_byte_model(tmp_path / "tiny.gguf")
     result = invoke(run, str(path), "x", "--choices", "yes,no", "--json", "--quiet")
     assert json.loads(result.stdout)["text"] in ("yes", "no")
+
+
+def test_run_begins_the_grammar_behind_a_trigger(invoke: Invoke, tmp_path: Path) -> None:
+    path = write_byte_model(tmp_path / "tiny.gguf")
+    words = (str(path), "x", "--choices", "yes,no", "--max-tokens", "60", "--seed", "1", "--json", "--quiet")
+    biases = [f"--logit-bias={4 + ord(letter)}=12" for letter in "<>"]
+    result = invoke(run, *words, "--trigger", "<>", "--trigger-end", "!", *biases)
+    parts = json.loads(result.stdout)["text"].split("<>")
+    assert len(parts) > 1 and all(part.startswith(("yes!", "no!")) for part in parts[1:-1])
+    assert "--trigger says where" in invoke(run, str(path), "x", "--trigger", "<>").stderr
+    assert "needs --trigger" in invoke(run, *words, "--trigger-end", "!").stderr
+
+
+def test_run_heals_a_raw_prompt_within_a_time(invoke: Invoke, tmp_path: Path) -> None:
+    path = write_byte_model(tmp_path / "tiny.gguf")
+    result = invoke(run, str(path), "xa", "--raw", "--heal", "--max-seconds", "0.2", "--json", "--quiet")
+    assert json.loads(result.stdout)["prompt_tokens"] == 2
+    assert "--heal mends" in invoke(run, str(path), "xa", "--heal").stderr

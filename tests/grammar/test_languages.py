@@ -177,6 +177,11 @@ def test_grammars_that_begin_later() -> None:
     for good in ("free", "free <call>12; more", "<call>1;<call>2;", "<cal"):
         assert accepts(tagged, good), good
     assert not accepts(tagged, "free <call>x") and not accepts(tagged, "<call>1")
+    ended = matcher(Grammar.tagged("```", number, "\n```"))
+    for good in ("free", "``", "```12;\n``` free ```3;\n```", "```12;\n```"):
+        assert accepts(ended, good), good
+    for bad in ("```12;", "```12; ```", "```12;\n``` ```", "```x"):
+        assert not accepts(ended, bad), bad
     healed = matcher(number.beginning(b" 4"))
     assert accepts(healed, " 42;") and not accepts(healed, "42;") and healed.forced_bytes() == b" 4"
 

@@ -35,6 +35,18 @@ def grammar_of_options(options: dict[str, Any]) -> Grammar | None:
     return read_grammar(Path(given["grammar"])) if given else None
 
 
+def grammar_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options about a grammar out of a command's options: arguments of `Model.generate`."""
+    trigger, end = options.pop("trigger"), options.pop("trigger_end")
+    grammar = grammar_of_options(options)
+    if (trigger or end) and grammar is None:
+        raise click.UsageError("--trigger says where a grammar begins: give one, as with --json-schema.")
+    if end and not trigger:
+        raise click.UsageError("--trigger-end needs --trigger, behind which the grammar begins.")
+    arguments = {"grammar": grammar, "trigger": (trigger, end) if end else trigger}
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
 def read_grammar(path: Path) -> Grammar:
     """A file's grammar: JSON Schema as .json, Lark as .lark, GBNF as .gbnf, else what its text looks like."""
     from octavo.grammar import Grammar

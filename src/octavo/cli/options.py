@@ -72,6 +72,9 @@ _SAMPLING_OPTIONS = (
         help="Add VALUE to the logit of token ID; repeatable.",
     ),
     click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same text."),
+    click.option(
+        "--max-seconds", type=click.FloatRange(min=0, min_open=True), help="End after this many seconds."
+    ),
     click.option("--stop", multiple=True, help="End before this text; repeatable."),
 )
 
@@ -87,6 +90,12 @@ _GRAMMAR_OPTIONS = (
         "--language", type=click.Choice(["json", "python", "sql"]), help="Answer in this language alone."
     ),
     click.option("--choices", metavar="A,B,C", help="Answer with one of these texts."),
+    click.option(
+        "--trigger", metavar="TEXT", help="The grammar begins behind this text; before it, text is free."
+    ),
+    click.option(
+        "--trigger-end", metavar="TEXT", help="Behind this text, after the grammar's, text is free again."
+    ),
 )
 
 _MODEL_OPTIONS = (
@@ -144,7 +153,7 @@ def model_options(command: Command) -> Command:
 def generation_arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Take the sampling options out of a command's options, as keyword arguments of `Model.generate`."""
     names = ["max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty"]
-    names += ["presence_penalty", "frequency_penalty", "seed"]
+    names += ["presence_penalty", "frequency_penalty", "seed", "max_seconds"]
     arguments = {name: options.pop(name) for name in names}
     arguments["logit_bias"] = dict(options.pop("logit_bias")) or None
     arguments["adapter"] = _ADAPTER if options.get("adapter") else None

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from octavo.cli.grammar import grammar_of_options
+from octavo.cli.grammar import grammar_arguments
 from octavo.cli.options import (
     generation_arguments,
     grammar_options,
@@ -31,6 +31,9 @@ DEFAULT_MAX_TOKENS = 512
 @click.option(
     "--raw", is_flag=True, help="Complete the text as it stands, without the model's chat template."
 )
+@click.option(
+    "--heal", is_flag=True, help="With --raw: the prompt's last word may be spelled anew, as the model would."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the text.")
 @grammar_options
@@ -42,6 +45,7 @@ def command(
     files: tuple[str, ...],
     system: str | None,
     raw: bool,
+    heal: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -66,8 +70,13 @@ def command(
     if raw and system:
         raise click.UsageError("--raw has no place for --system: write it into the prompt.")
     arguments = {"max_tokens": DEFAULT_MAX_TOKENS} | generation_arguments(options)
-    if (grammar := grammar_of_options(options)) is not None:
-        arguments["grammar"] = grammar
+    arguments |= grammar_arguments(options)
+    if heal:
+        if not raw:
+            raise click.UsageError(
+                "--heal mends the end of a --raw prompt: a chat template ends with whole tokens."
+            )
+        arguments["heal"] = True
     with load_model(model_name, quiet=quiet or as_json, max_sequences=1, **options) as model:
         if raw or not (model.has_chat_template or system):
             stream = model.stream(prompt, **arguments)

@@ -8,7 +8,7 @@ V: vocabulary, W: words of a mask, ceil(V / 32).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, Protocol
 
@@ -28,13 +28,15 @@ Encode = Callable[[bytes], list[int]]
 class Constraint(Protocol):
     """What the engine asks.  generated: all tokens after the prompt; remaining: how many more have room."""
 
-    shortened: bool  # the text was led to its end because max_tokens came near
+    shortened: bool  # the text was led to its end because max_tokens or its deadline came near
 
-    def mask(self, generated: Sequence[int]) -> NDArray[np.int32]: ...
-    def admit(self, generated: Sequence[int], token: int, remaining: int) -> int: ...
+    def mask(self, generated: Sequence[int]) -> NDArray[np.int32] | None: ...
+    def admit(self, generated: Sequence[int], token: int, remaining: int) -> int | None: ...
     def forced(self, generated: Sequence[int], remaining: int) -> list[int]: ...
+    def ending(self, generated: Sequence[int]) -> list[int] | None: ...
     def finished(self, generated: Sequence[int]) -> bool: ...
     def admissible(self, generated: Sequence[int], tokens: Sequence[int]) -> int: ...
+    def places(self, generated: Sequence[int]) -> Sequence[Hashable]: ...
 
 
 class GrammarConstraint:
@@ -51,6 +53,7 @@ class GrammarConstraint:
         self._encode = encode
         self._mode = forced
         self._accepted: list[int] = []
+        self._places: list[Hashable] = [self._place()]
         needed = self._closing()
         if needed is not None and len(needed) > max_tokens:
             raise GrammarError(
@@ -64,8 +67,9 @@ class GrammarConstraint:
         self._matcher.fill_next_token_bitmask(words)
         return words
 
-    def admit(self, generated: Sequence[int], token: int, remaining: int) -> int:
-        """The token, or the first of a short ending where there would be too little room left after it."""
+    def admit(self, generated: Sequence[int], token: int, remaining: int) -> int | None:
+        """The token, or the first of a short ending where there would be too little room left after it; None
+        where the text is whole and should end here."""
         self._follow(generated)
         if token in self._matcher.compiled.info.stop_token_ids:
             return token
@@ -77,7 +81,7 @@ class GrammarConstraint:
         if after is not None and len(after) < remaining:
             return token
         self.shortened = True
-        return ending[0] if ending else token
+        return ending[0] if ending else None
 
     def forced(self, generated: Sequence[int], remaining: int) -> list[int]:
         """Tokens that follow without a choice, as far as they leave room for the text's end."""
@@ -87,11 +91,18 @@ class GrammarConstraint:
             if not self._matcher.accept_token(token):  # the tokenizer wrote other bytes than it was given
                 self._matcher.rollback(len(self._accepted) - len(generated))
                 return []
-            self._accepted.append(token)
+            self._note(token)
         ending = self._closing()
         fits = len(tokens) + len(ending or ()) < remaining
         self._follow(generated)
         return tokens if fits else []
+
+    def ending(self, generated: Sequence[int]) -> list[int] | None:
+        """The tokens of a short ending, for a text that is out of time; None where none is known."""
+        self._follow(generated)
+        ending = self._closing()
+        self.shortened = self.shortened or bool(ending)
+        return ending
 
     def finished(self, generated: Sequence[int]) -> bool:
         """Whether nothing but the end can follow."""
@@ -104,22 +115,39 @@ class GrammarConstraint:
         stops = self._matcher.compiled.info.stop_token_ids
         count = 0
         for token in tokens:
-            if token in stops or not self._matcher.accept_token(token):
+            try:
+                if token in stops or not self._matcher.accept_token(token):
+                    break
+            except GrammarError:  # too complex to follow: it is an error when the text really gets there
                 break
-            self._accepted.append(token)
+            self._note(token)
             count += 1
         self._follow(generated)
         return count
+
+    def places(self, generated: Sequence[int]) -> Sequence[Hashable]:
+        """Where in the grammar the text was before each of its tokens, and where it is now: equal places have
+        equal futures."""
+        self._follow(generated)
+        return self._places
 
     def _follow(self, generated: Sequence[int]) -> None:
         extra = len(self._accepted) - len(generated)
         if extra > 0:
             self._matcher.rollback(extra)
-            del self._accepted[-extra:]
+            del self._accepted[-extra:], self._places[-extra:]
         for token in generated[len(self._accepted) :]:
             if not self._matcher.accept_token(token):
                 raise OctavoError(f"token {token} is not in the grammar at place {len(self._accepted)}")
-            self._accepted.append(token)
+            self._note(token)
+
+    def _note(self, token: int) -> None:
+        """The matcher has just accepted it."""
+        self._accepted.append(token)
+        self._places.append(self._place())
+
+    def _place(self) -> Hashable:
+        return id(self._matcher.compiled), self._matcher.state
 
     def _closing(self) -> list[int] | None:
         """Tokens of a short ending; None where none is known."""
@@ -132,6 +160,7 @@ class Constrained(Protocol):
 
     constraint: Constraint | None
     generated: list[int]
+    closing: Literal["length", "deadline"] | None
     error: Exception | None
 
     @property
@@ -143,7 +172,7 @@ class MaskWorker:
 
     def __init__(self) -> None:
         self._executor: ThreadPoolExecutor | None = None
-        self._masks: list[Future[NDArray[np.int32]] | None] = []
+        self._masks: list[Future[NDArray[np.int32] | None] | None] = []
 
     def begin(self, rows: Sequence[tuple[Constrained, Sequence[int]]]) -> None:
         """Start on the masks of the next tokens: of a sequence after what it has and what is drafted."""
@@ -173,6 +202,8 @@ class MaskWorker:
                 else:
                     sequence.error = error
                 continue
+            if words is None:
+                continue
             row[np.unpackbits(words.view(np.uint8), count=len(row), bitorder="little") == 0] = FORBIDDEN
 
     def close(self) -> None:
@@ -182,13 +213,19 @@ class MaskWorker:
 
 def continuation(sequence: Constrained, emitted: Sequence[int], token: int) -> list[int]:
     """After the tokens `emitted` since the step began: the drawn token, or what the grammar has in its place,
-    and those forced after it."""
+    and those forced after it.  A sequence that is out of time gets its ending and no more."""
     constraint = sequence.constraint
     if constraint is None or sequence.error is not None:
         return [token]
     generated, remaining = [*sequence.generated, *emitted], sequence.remaining - len(emitted)
     try:
+        if sequence.closing == "deadline":
+            ending = constraint.ending(generated)
+            return [token] if ending is None else ending
         first = constraint.admit(generated, token, remaining)
+        if first is None:
+            sequence.closing = "length"
+            return []
         return [first, *constraint.forced([*generated, first], remaining - 1)]
     except GrammarError as error:
         sequence.error = error

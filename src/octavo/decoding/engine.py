@@ -11,10 +11,12 @@ T: tokens of a text, V: vocabulary, H: hidden size, R: sequences that get a toke
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -88,7 +90,7 @@ class Generation(Iterator[int]):
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """ "stop" (an end token), "length", "cancelled"; None while there are tokens to take."""
+        """ "stop" (an end token), "length", "deadline", "cancelled"; None while there are tokens to take."""
         reason = self._sequence.finish_reason
         taken_all = len(self.tokens) == len(self._sequence.generated)
         return reason if taken_all or reason == "cancelled" else None
@@ -151,14 +153,16 @@ class Engine:
         *,
         max_tokens: int,
         end_ids: Collection[int] = (),
-        constraint: Constraint | None = None,
+        constraint: Constraint | Future[Constraint] | None = None,
         adapter: int = -1,
+        seconds: float = math.inf,
     ) -> Generation:
         """Begin a generation, within a grammar if asked; nothing runs before a token is asked for.
 
         It ends with an id of `end_ids` ("stop"), after max_tokens or when the KV cache cannot hold more
-        ("length"). Raises ValueError for a prompt that can never fit, an id outside the vocabulary or an
-        impossible number.
+        ("length"), or after so many seconds ("deadline").  While its grammar is being compiled others go on;
+        if that fails, its first token raises.  Raises ValueError for a prompt that can never fit, an id
+        outside the vocabulary or an impossible number.
         """
         capacity = self._scheduler.capacity
         if max_tokens < 1:
@@ -168,24 +172,43 @@ class Engine:
         ids = np.zeros(min(len(prompt) + max_tokens, capacity + 1), np.int32)
         ids[: len(prompt)] = self.check_ids("the prompt", prompt)
         self.check_ids("logit_bias", list(options.logit_bias) or [0])
+        submitted = time.perf_counter()
         sequence = TokenSequence(
             ids=ids,
             prompt_length=len(prompt),
             options=options,
             seed=secrets.randbits(64) if options.seed is None else options.seed,
             end_ids=frozenset(end_ids),
-            submitted=time.perf_counter(),
+            submitted=submitted,
             length=len(prompt),
-            constraint=constraint,
             adapter=adapter,
+            deadline=submitted + seconds,
         )
-        if constraint is not None:
-            sequence.begin(constraint.forced([], max_tokens))
         generation = Generation(self, sequence)
         with self._lock:
             self._check_open()
-            self._scheduler.add(sequence)
+        if isinstance(constraint, Future):
+            sequence.is_prepared = False
+            constraint.add_done_callback(lambda done: self._arrive(sequence, done.result))
+        else:
+            self._arrive(sequence, lambda: constraint)
         return generation
+
+    def _arrive(self, sequence: TokenSequence, constraint: Callable[[], Constraint | None]) -> None:
+        """The sequence has its constraint, or an error in its place, and waits for its turn."""
+        try:
+            sequence.constraint = constraint()
+            if sequence.constraint is not None:
+                sequence.begin(sequence.constraint.forced([], sequence.remaining))
+        except Exception as error:  # its owner's, whatever it is
+            sequence.error = error
+        with self._lock:
+            sequence.is_prepared = True
+            if self._closed:
+                sequence.finish_reason = "cancelled"
+            elif not (sequence.ended or sequence.abandoned):
+                self._scheduler.add(sequence)
+            self._condition.notify_all()
 
     def cancel(self, sequence: TokenSequence) -> None:
         """See `Generation.cancel`."""
@@ -219,6 +242,9 @@ class Engine:
             return len(sequence.generated) > seen or sequence.ended
 
         turn = object()
+        with self._lock:
+            while not (sequence.is_prepared or sequence.ended):
+                self._condition.wait(_PATIENCE_SECONDS)
         while not is_there():
             try:
                 if not self._take_turn(turn, "step", is_there):

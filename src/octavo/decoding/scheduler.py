@@ -17,6 +17,7 @@ S: rows of the block tables, B: blocks of the pool, T: new tokens of a step, R: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -31,7 +32,7 @@ from octavo.decoding.sampling import SamplingOptions
 from octavo.decoding.speculation.branches import MOST_BRANCHES, Branch, blocks_of_branch, chain_of, fork
 from octavo.decoding.speculation.draft import NO_DRAFT, ROOT, Draft
 
-FinishReason = Literal["length", "stop", "cancelled"]
+FinishReason = Literal["length", "stop", "deadline", "cancelled"]
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +43,8 @@ class TokenSequence:
     cached: how many have keys and values in the cache.  row: of the block tables, -1 while it waits.
     constraint: the grammar that its text is within.  adapter: the runner's number of it, -1 for none.
     error: why it ended without a token, for its owner.  abandoned: nobody can ask for its tokens any more.
+    deadline: the time at which it should have ended.  closing: why the step that runs is its last.
+    is_prepared: its constraint is there; before, it is not among the scheduler's.
     submitted, started, first_token, last_token: times in seconds; 0 before.
     drafted, accepted: tokens that were guessed and verified, and those of them that were right.
     plain_seconds, step_seconds: what its tokens would have taken one by one, and what they took.
@@ -63,6 +66,9 @@ class TokenSequence:
     adapter: int = -1
     error: Exception | None = None
     abandoned: bool = False
+    deadline: float = math.inf
+    closing: Literal["length", "deadline"] | None = None
+    is_prepared: bool = True
     started: float = 0.0
     first_token: float = 0.0
     last_token: float = 0.0
@@ -117,7 +123,7 @@ class TokenSequence:
         elif self.length == len(self.ids):
             self.finish_reason = "length"
         elif self.constraint is not None and self.constraint.finished(self.generated):
-            self.finish_reason = "length" if self.constraint.shortened else "stop"
+            self.finish_reason = (self.closing or "length") if self.constraint.shortened else "stop"
 
 
 @dataclass(slots=True)
@@ -226,6 +232,7 @@ class Scheduler:
         self._branch_rows = list(range(self.max_sequences, rows))
         self.max_outputs = min(self.max_step_tokens, self.max_sequences + max_drafted)
         self._step = Step(self.max_step_tokens, self.max_outputs)
+        self._begun = self._step_seconds = 0.0  # of the step that runs; of the one before
 
     @property
     def capacity(self) -> int:
@@ -254,6 +261,9 @@ class Scheduler:
         self._admit(now)
         step = self._step
         step.clear()
+        self._begun = now
+        for sequence in self.sequences[: self.running]:
+            sequence.closing = "deadline" if now + self._step_seconds >= sequence.deadline else None
         generating = [s for s in self.sequences[: self.running] if s.length - s.cached == 1]
         room = min(self.max_step_tokens, self.max_outputs) - len(generating)
         for sequence in generating:
@@ -326,6 +336,7 @@ class Scheduler:
     def commit(self, step: Step, tokens: Sequence[Sequence[int]], now: float) -> None:
         """The step is done: its tokens are in the cache, and `tokens` follow for each drawing.  None is taken
         for the finished.  Keys and values of drafted tokens stay where those came true."""
+        self._step_seconds = now - self._begun
         for sequence, count in step.participants:
             sequence.cached += count
         for drawing, drawn in zip(step.drawings, tokens, strict=True):
@@ -336,6 +347,8 @@ class Scheduler:
             for token in drawn:
                 if not sequence.ended:
                     sequence.append(token, now)
+            if sequence.closing and not sequence.ended:
+                sequence.finish_reason = sequence.closing
             sequence.cached = min(sequence.cached + accepted, sequence.length - 1)
             if drawing.branches:
                 self._join(drawing)

@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from octavo import _native
 from octavo.grammar.engine.automaton import Limits
@@ -26,6 +27,22 @@ from octavo.grammar.report import Report
 from octavo.grammar.text_positions import PlainText, StringText
 from octavo.grammar.tokens import TokenizerInfo
 
+# Work of a front end at most, in steps of native/grammar/work.h: some seconds.
+MAX_COMPILE_WORK = 40_000_000
+
+Made = TypeVar("Made", bound=Callable[..., Any])
+
+
+def bounded(make: Made) -> Made:
+    """A front end that ends in GrammarTooComplexError where it needs more work than MAX_COMPILE_WORK."""
+
+    @wraps(make)
+    def limited(*arguments: Any, **options: Any) -> Any:
+        with _native.GrammarAllowance(MAX_COMPILE_WORK):
+            return make(*arguments, **options)
+
+    return cast(Made, limited)
+
 
 class Grammar:
     """A set of texts, not yet tied to a vocabulary."""
@@ -39,6 +56,7 @@ class Grammar:
         return f"Grammar({self.description})"
 
     @classmethod
+    @bounded
     def from_json_schema(
         cls,
         schema: str | bool | Mapping[str, Any],
@@ -71,6 +89,7 @@ class Grammar:
         return cls.from_json_schema(True, layout=layout)
 
     @classmethod
+    @bounded
     def from_regex(cls, pattern: str, dialect: str = "python", search: bool = False) -> Grammar:
         """The texts that match in full, or with `search` those in which the pattern occurs."""
         algebra = Algebra()
@@ -80,6 +99,7 @@ class Grammar:
         return cls(PlainText(algebra, expression), Report([f"regex ({dialect})"]), "regex")
 
     @classmethod
+    @bounded
     def from_choices(cls, choices: Iterable[str]) -> Grammar:
         """One of some texts, as they are."""
         texts = list(choices)
@@ -90,11 +110,13 @@ class Grammar:
         return cls(start, Report(["choices"]), "choices")
 
     @classmethod
+    @bounded
     def from_gbnf(cls, text: str, root: str = "root") -> Grammar:
         """llama.cpp's grammar notation."""
         return cls(compile_gbnf(text, root), Report(["GBNF"]), "GBNF")
 
     @classmethod
+    @bounded
     def from_lark(cls, text: str, start: str = "start") -> Grammar:
         """Lark's notation, with its lexer: see lexing/lexer.py."""
         return cls(compile_lark(text, start), Report(["Lark"]), "Lark")
@@ -114,12 +136,10 @@ class Grammar:
         )
 
     @classmethod
-    def tagged(cls, trigger: str, inner: Grammar) -> Grammar:
-        """Free text in which each `trigger` is followed by a text of `inner`: tool calls, fenced code.
-
-        Where `inner` ends, free text goes on; put an end mark into `inner` if it needs one.
-        """
-        return cls(tagged(trigger, inner.start), inner.report, f"text with {inner.description}")
+    def tagged(cls, trigger: str, inner: Grammar, end: str = "") -> Grammar:
+        """Free text in which each `trigger` is followed by a text of `inner` and then by `end`: tool calls,
+        fenced code.  Behind that free text goes on."""
+        return cls(tagged(trigger, inner.start, end), inner.report, f"text with {inner.description}")
 
     def beginning(self, data: bytes) -> Grammar:
         """These bytes, then a text of this grammar: token healing gives the bytes of the tokens that it took

@@ -44,7 +44,7 @@ def follow(drawing: Drawing, drawn: Sequence[int]) -> list[int]:
                 children = draft.children(node)
                 node = next((child for child in children if draft.tokens[child] == following), None)
                 drawing.accepted = drawing.accepted if node is None else node
-        if sequence.error is not None or emitted[-1] in sequence.end_ids:
+        if sequence.error is not None or sequence.closing or emitted[-1] in sequence.end_ids:
             break
         if len(emitted) >= sequence.remaining:
             break

@@ -26,12 +26,16 @@ Frame = tuple[int, int]  # return, continuation
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on the work and memory of one compiled grammar."""
+    """Bounds on the work and memory of one compiled grammar.
+
+    max_work: of one call of a matcher in the native engine, in steps of 10 to 100 ns (native/grammar/work.h).
+    """
 
     max_states: int = 1_000_000
     max_positions: int = 1_000_000
     max_pairs: int = 4_000
     max_depth: int = 1_000
+    max_work: int = 10_000_000
 
 
 @dataclass(slots=True)

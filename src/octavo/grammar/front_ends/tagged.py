@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from octavo.grammar.errors import GrammarSyntaxError
 from octavo.grammar.expressions import Algebra
@@ -34,17 +35,19 @@ class FreeText(Silent):
     """Text without the trigger to the end, or up to it and then what it triggers.
 
     until: the texts that end with the trigger and do not have it before; without: those that never have it.
+    end: what comes behind a text of `inner`.
     """
 
     algebra: Algebra
     until: int
     without: int
     inner: Position
+    end: int
 
     def calls(self) -> Sequence[tuple[Position, Return | None]]:
         return (
             (PlainText(self.algebra, self.without), None),
-            (PlainText(self.algebra, self.until), Triggered(self, True)),
+            (PlainText(self.algebra, self.until), Behind(self, "trigger")),
         )
 
     def closing_calls(self) -> Sequence[tuple[Position, Return | None]]:
@@ -52,25 +55,31 @@ class FreeText(Silent):
 
 
 @dataclass(frozen=True, slots=True)
-class Triggered:
-    """Behind the trigger: what it triggers; behind that: free text again."""
+class Behind:
+    """Where to go on behind the trigger, behind what it triggers, and behind the end: in free text again."""
 
     text: FreeText
-    begins: bool
+    part: Literal["trigger", "inner", "end"]
 
     def resume(self, label: int) -> Position | None:
-        return Inner(self.text) if self.begins else self.text
+        return self.text if self.part == "end" else Part(self.text, self.part)
 
 
 @dataclass(frozen=True, slots=True)
-class Inner(Silent):
+class Part(Silent):
+    """The place behind a trigger or behind what it triggers."""
+
     text: FreeText
+    behind: Literal["trigger", "inner"]
 
     def calls(self) -> Sequence[tuple[Position, Return | None]]:
-        return ((self.text.inner, Triggered(self.text, False)),)
+        if self.behind == "trigger":
+            return ((self.text.inner, Behind(self.text, "inner")),)
+        return ((PlainText(self.text.algebra, self.text.end), Behind(self.text, "end")),)
 
 
-def tagged(trigger: str, inner: Position) -> Position:
+def tagged(trigger: str, inner: Position, end: str) -> Position:
+    """Raises GrammarSyntaxError for an empty trigger."""
     if not trigger:
         raise GrammarSyntaxError("a trigger must not be the empty text")
     algebra = Algebra()
@@ -78,4 +87,4 @@ def tagged(trigger: str, inner: Position) -> Position:
     has = algebra.concat(ends, algebra.anything)
     before = algebra.concat(ends, algebra.any_character, algebra.anything)
     until = algebra.both(ends, algebra.negate(before))
-    return FreeText(algebra, until, algebra.negate(has), inner)
+    return FreeText(algebra, until, algebra.negate(has), inner, algebra.literal(end))
