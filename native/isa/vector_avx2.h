@@ -8,6 +8,7 @@
 
 // Loops over a tile are written out so that its sums stay in registers.
 #define OCTAVO_UNROLL _Pragma("GCC unroll 16")
+#define OCTAVO_LINE inline __attribute__((always_inline))  // a line of codes in a register
 
 namespace octavo {
 namespace {

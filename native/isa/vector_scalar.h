@@ -9,6 +9,7 @@
 #include "support/half.h"
 
 #define OCTAVO_UNROLL  // loops stay loops: nothing here is held in wide registers
+#define OCTAVO_LINE __attribute__((noinline))  // and lines of codes calls: written out they compile for minutes
 
 namespace octavo {
 namespace {
@@ -79,13 +80,14 @@ template <int from, int to> inline B move_bits(B a) {
 }
 inline B look_up(const std::uint8_t* table, B index) { OCTAVO_BYTES(table[index.v[i] & 15]); }
 
-inline I dot(I acc, B codes, const std::int8_t* four) {
+// A call: written out in every line of every format, it compiles for minutes.
+__attribute__((noinline)) I dot(I acc, const B& codes, const std::int8_t* four) {
   OCTAVO_LANES(I, acc.v[i] + codes.v[4 * i] * four[0] + codes.v[4 * i + 1] * four[1] + codes.v[4 * i + 2] * four[2] +
                       codes.v[4 * i + 3] * four[3]);
 }
 inline I start_wide(const std::int32_t* start) { return broadcast_int(*start); }
 inline B wide(B codes) { return codes; }
-inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, codes, four); }
+inline I dot_wide(I acc, const B& codes, const std::int8_t* four) { return dot(acc, codes, four); }
 
 // Too few registers for the codes of two panels.
 constexpr int kPanelsTogether = 1;

@@ -9,7 +9,7 @@ namespace {
 
 // Line j of a group's codes: inputs 4 j to 4 j + 3 of 16 rows.
 template <Codes kind, int j>
-inline __attribute__((always_inline)) B unpack_line(const std::uint8_t* lines, [[maybe_unused]] const std::uint8_t* table) {
+OCTAVO_LINE B unpack_line(const std::uint8_t* lines, [[maybe_unused]] const std::uint8_t* table) {
   if constexpr (kind == Codes::U8) return wide(load_line(lines + kLine * j));
   if constexpr (kind == Codes::U2 || kind == Codes::U3) {
     const B pairs = mask_bytes<3>(move_bits<2 * (j % 4), 0>(load_line(lines + kLine * (j / 4))));
