@@ -50,6 +50,22 @@ def test_rows_of_every_kind(tmp_path: Path) -> None:
         next(read_rows(tmp_path / "a.txt", ("text",)))
 
 
+def test_what_datasets_saved(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="not installed: pip install datasets")
+    rows = datasets.Dataset.from_dict({"text": ["one", "two"], "other": ["eins", "zwei"]})
+    rows.save_to_disk(tmp_path / "rows")
+    assert list(read_documents([tmp_path / "rows"])) == ["one", "two"]
+    assert list(read_pairs(tmp_path / "rows", ("text", "other"))) == [("one", "eins"), ("two", "zwei")]
+    with pytest.raises(FormatError, match="no column nothing; there are text, other"):
+        list(read_documents([tmp_path / "rows"], column="nothing"))
+    datasets.DatasetDict(train=rows, test=rows).save_to_disk(tmp_path / "splits")
+    with pytest.raises(FormatError, match=r"several splits; name one: .*test, .*train"):
+        list(read_documents([tmp_path / "splits"]))
+    (tmp_path / "rows" / "state.json").write_text("nothing")
+    with pytest.raises(FormatError, match="rows"):
+        list(read_documents([tmp_path / "rows"]))
+
+
 def test_parquet(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")

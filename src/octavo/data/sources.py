@@ -1,4 +1,5 @@
-"""Documents from files: text, Markdown and source code, JSONL, CSV, Parquet, and the built-in corpus.
+"""Documents from files: text, Markdown and source code, JSONL, CSV, Parquet, folders that Hugging Face `datasets`
+saved, and the built-in corpus.
 
 A document is one string that stands by itself: a text file, a line of JSONL, a row of a table.  Files come in
 sorted order, so the same paths always give the same corpus.
@@ -39,10 +40,12 @@ def read_documents(paths: Sequence[Path], *, column: str | None = None) -> Itera
 
 
 def list_files(paths: Sequence[Path]) -> list[Path]:
-    """The files that `paths` mean: folders are searched for text, JSONL, CSV and Parquet."""
+    """The files that `paths` mean: folders are searched for text, tables and lines, or are a saved data set."""
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if is_saved_dataset(path):
+            found.append(path)
+        elif path.is_dir():
             kinds = (*TEXTS, *LINES, *TABLES, *PARQUET)
             inside = sorted(file for file in path.rglob("*") if file.suffix in kinds and file.is_file())
             if not inside:
@@ -86,11 +89,11 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, tuple[o
             yield where, tuple(line[_choose_column(list(line), name, where)] for name in columns)
     elif path.suffix in TABLES:
         yield from _read_cells(path, columns)
-    elif path.suffix in PARQUET:
+    elif path.suffix in PARQUET or is_saved_dataset(path):
         for values in _read_batches(path, columns):
             yield str(path), values
     else:
-        raise FormatError(f"{path}: no table: give JSONL, CSV, TSV or Parquet")
+        raise FormatError(f"{path}: no table: give JSONL, CSV, TSV, Parquet or a saved data set")
 
 
 def read_parallel(first: Path, second: Path) -> Iterator[tuple[str, str]]:
@@ -105,8 +108,13 @@ def read_parallel(first: Path, second: Path) -> Iterator[tuple[str, str]]:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file has columns or keys: JSONL, CSV, TSV, Parquet."""
-    return path.suffix in (*TABLES, *LINES, *PARQUET)
+    """Whether a file has columns or keys: JSONL, CSV, TSV, Parquet, a saved data set."""
+    return path.suffix in (*TABLES, *LINES, *PARQUET) or is_saved_dataset(path)
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Whether a folder is what `save_to_disk` of Hugging Face `datasets` writes: rows, or their splits."""
+    return (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file()
 
 
 def _read_lines_of_text(path: Path) -> Iterator[str]:
@@ -126,8 +134,8 @@ def _read_file(path: Path, column: str | None) -> Iterator[str]:
         yield from _read_lines(path, column)
     elif path.suffix in TABLES:
         yield from _read_table(path, column)
-    elif path.suffix in PARQUET:
-        yield from _read_parquet(path, column)
+    elif path.suffix in PARQUET or is_saved_dataset(path):
+        yield from _read_columns(path, column)
     else:
         yield _read_text(path)
 
@@ -209,26 +217,51 @@ def _read_csv(path: Path) -> Iterator[tuple[str, list[str]]]:
             raise FormatError(f"{path}:{rows.line_num + 1}: not a table of text: {error}") from error
 
 
-def _read_parquet(path: Path, column: str | None) -> Iterator[str]:
-    name: str | None = None
-    for names, values in _parquet_batches(path, lambda names: [_choose_column(names, column, str(path))]):
-        name = names[0]
+def _read_columns(path: Path, column: str | None) -> Iterator[str]:
+    for names, values in _batches(path, lambda names: [_choose_column(names, column, str(path))]):
         for value in values[0]:
-            yield _as_text(value, f"{path}: {name}")
+            yield _as_text(value, f"{path}: {names[0]}")
 
 
 def _read_batches(path: Path, columns: Sequence[str]) -> Iterator[tuple[object, ...]]:
     def choose(names: Sequence[str]) -> list[str]:
         return [_choose_column(names, name, str(path)) for name in columns]
 
-    for _, values in _parquet_batches(path, choose):
+    for _, values in _batches(path, choose):
         yield from zip(*values, strict=True)
+
+
+def _batches(
+    path: Path, choose: Callable[[Sequence[str]], list[str]]
+) -> Iterator[tuple[list[str], list[list[object]]]]:
+    """(names, their values) of some thousand rows at a time, of a Parquet file or a saved data set."""
+    return (_dataset_batches if is_saved_dataset(path) else _parquet_batches)(path, choose)
+
+
+def _dataset_batches(
+    path: Path, choose: Callable[[Sequence[str]], list[str]]
+) -> Iterator[tuple[list[str], list[list[object]]]]:
+    if (path / "dataset_dict.json").is_file():
+        splits = sorted(each.name for each in path.iterdir() if is_saved_dataset(each))
+        raise FormatError(
+            f"{path}: has several splits; name one: {', '.join(map(str, (path / n for n in splits)))}"
+        )
+    try:
+        from datasets import load_from_disk
+    except ImportError as error:
+        raise UnsupportedError(f"{path}: reading a saved data set needs: pip install datasets") from error
+    try:
+        rows = load_from_disk(str(path))  # maps its Arrow files into memory; runs no code of theirs
+        names = choose(rows.column_names)
+        for batch in rows.select_columns(names).iter(batch_size=4096):
+            yield names, [list(batch[name]) for name in names]
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise FormatError(f"{path}: {error}") from error
 
 
 def _parquet_batches(
     path: Path, choose: Callable[[Sequence[str]], list[str]]
 ) -> Iterator[tuple[list[str], list[list[object]]]]:
-    """(names, their values) of some thousand rows at a time."""
     try:
         from pyarrow import parquet
     except ImportError as error:
