@@ -1,4 +1,4 @@
-"""Documents from files: text, Markdown and source code, JSONL, CSV, Parquet, folders that Hugging Face `datasets`
+"""Documents from files: text, Markdown and source code, JSONL, CSV, Parquet, what Hugging Face `datasets`
 saved, and the built-in corpus.
 
 A document is one string that stands by itself: a text file, a line of JSONL, a row of a table.  Files come in
@@ -40,7 +40,7 @@ def read_documents(paths: Sequence[Path], *, column: str | None = None) -> Itera
 
 
 def list_files(paths: Sequence[Path]) -> list[Path]:
-    """The files that `paths` mean: folders are searched for text, tables and lines, or are a saved data set."""
+    """The files that `paths` mean: folders are searched for text and tables, or are a saved data set."""
     found: list[Path] = []
     for path in paths:
         if is_saved_dataset(path):
