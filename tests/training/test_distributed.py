@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tiny_runs import write_corpus  # noqa: E402
+from tiny_runs import write_corpus, write_pairs  # noqa: E402
 
 PROGRAM = Path(__file__).with_name("tiny_runs.py")
 OPTIONS = ["optimizer='adamw'", "steps=50", "save_steps=20", "validate_steps=1000", "rows=4"]
@@ -46,13 +46,14 @@ def test_an_encoder_in_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), abs=1e-5)
 
 
-def test_a_translator_needs_one_process() -> None:
-    from octavo.errors import UnsupportedError
-    from octavo.training.distributed import World, check
-    from octavo.training.tasks.translation_config import TranslationConfig
-
-    with pytest.raises(UnsupportedError, match="a translator trains in one process"):
-        check(TranslationConfig(out="x"), World(0, 2))
+def test_a_translator_in_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCTAVO_DATA_CACHE", str(tmp_path / "cache"))
+    corpus = write_pairs(tmp_path)
+    for world in (1, 2):
+        options = ["model='seq2seq'", "steps=6", "dropout=0.0", "validate_steps=3"]
+        processes = start(tmp_path / str(world), corpus, world, *options)
+        assert [process.wait() for process in processes] == [0] * world
+    assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), abs=1e-5)
 
 
 def test_two_processes_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

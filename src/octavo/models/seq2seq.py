@@ -177,6 +177,10 @@ class DecoderBlock(nn.Module):
         self.cross_attention, self.cross_sublayer = MultiHeadAttention(config), Sublayer(config)
         self.feed_forward, self.feed_forward_sublayer = FeedForward(config), Sublayer(config)
 
+    def read(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder's output [B, S, C] -> the source's keys and values, each [B, H, S, D]."""
+        return self.cross_attention.keys_and_values(memory)
+
     def forward(
         self,
         x: Tensor,
@@ -255,7 +259,7 @@ class Seq2Seq(nn.Module):
         for block in self.encoder:
             x = block(x, mask)
         x = self.encoder_norm(x)
-        keys_and_values = [block.cross_attention.keys_and_values(x) for block in self._decoder_blocks()]
+        keys_and_values = [block.read(x) for block in self._decoder_blocks()]
         return DecodingState(keys_and_values, mask, [KeysAndValues() for _ in self.decoder])
 
     def decode(self, state: DecodingState, target: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from octavo.errors import UnsupportedError
+from octavo.models.seq2seq import DecoderBlock
 from octavo.training.config import TrainingConfig
 
 
@@ -60,9 +61,6 @@ def check(config: TrainingConfig, world: World) -> None:
     """Raises UnsupportedError for what needs one process."""
     if world.size == 1:
         return
-    if config.model == "seq2seq":
-        # A decoder's block reads the source once, outside its forward pass, where its weights are in shards.
-        raise UnsupportedError("seq2seq: a translator trains in one process so far")
     if config.optimizer not in ("adamw", "adam", "sgd", "lion"):
         raise UnsupportedError(
             f"optimizer: {config.optimizer} needs whole matrices; with several processes take adamw"
@@ -106,6 +104,9 @@ def shard(model: nn.Module, world: World, forward_methods: Sequence[str]) -> Non
         sharded.set_force_sum_reduction_for_comms(True)
     for name in forward_methods:
         register_fsdp_forward_method(model, name)
+    for part in parts:
+        if isinstance(part, DecoderBlock):  # it sees the source once, before its forward passes
+            register_fsdp_forward_method(part, "read")
 
 
 def clip(model: nn.Module, limit: float) -> float:

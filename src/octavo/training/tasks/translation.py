@@ -36,7 +36,7 @@ class Translation:
     Raises FormatError for data without pairs or a tokenizer without <pad>, <s> and </s>.
     """
 
-    forward_methods: tuple[str, ...] = ()  # in one process only, see distributed.check
+    forward_methods: tuple[str, ...] = ("encode", "decode")
 
     def __init__(self, config: TranslationConfig, *, folder: Path | None = None) -> None:
         self.config = config
