@@ -27,8 +27,8 @@ from octavo.grammar.report import Report
 from octavo.grammar.text_positions import PlainText, StringText
 from octavo.grammar.tokens import TokenizerInfo
 
-# Work of a front end at most, in steps of native/grammar/work.h: some seconds.
-MAX_COMPILE_WORK = 40_000_000
+# Work of a front end at most, in steps of native/grammar/work.h: a second or two.
+MAX_COMPILE_WORK = 100_000_000
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 
