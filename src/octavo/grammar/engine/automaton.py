@@ -35,7 +35,7 @@ class Limits:
     max_positions: int = 1_000_000
     max_pairs: int = 4_000
     max_depth: int = 1_000
-    max_work: int = 10_000_000
+    max_work: int = 60_000_000
 
 
 @dataclass(slots=True)
