@@ -10,7 +10,17 @@ from benchmarks.report import run_and_write
 from benchmarks.workload import add_arguments, parse_options
 
 GENERATING = ("generation", "prompt", "batch", "depth", "startup", "neighbour", "memory")
-NAMES = (*GENERATING, "embedding", "training", "fine_tuning", "tuning", "tuning_task", "adapter_serving")
+NAMES = (
+    *GENERATING,
+    "embedding",
+    "training",
+    "fine_tuning",
+    "tuning",
+    "tuning_task",
+    "adapter_serving",
+    "translation",
+    "classification",
+)
 
 
 def main() -> int:

@@ -190,7 +190,9 @@ def _page(
 ) -> str:
     better = "more is better" if report.more_is_better else "less is better"
     lines = [f"# {report.name}, {date}", "", f"{report.claim}", ""]
-    lines.append(f"{report.unit}, {better}; medians of {options.rounds} interleaved rounds.")
+    longest = max((len(each.samples) for each in report.measurements), default=0)
+    rounds = "one run each" if longest == 1 else f"medians of {options.rounds} interleaved rounds"
+    lines.append(f"{report.unit}, {better}; {rounds}.")
     lines += ["", table(report), ""]
     lines += [f"- {note}" for note in report.notes]
     lines.append(f"- Machine: {', '.join(f'{name} {value}' for name, value in facts.items())}.")
