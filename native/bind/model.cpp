@@ -172,7 +172,14 @@ void bind_plan(nb::class_<Model>& model) {
 
 void bind_running(nb::class_<Model>& model) {
   model
-      .def("finish", &Model::finish, nb::call_guard<nb::gil_scoped_release>())
+      .def("finish",
+           [](Model& model, const nb::callable& part_done) {
+             nb::gil_scoped_release release;
+             model.finish([&] {
+               nb::gil_scoped_acquire acquire;
+               part_done();
+             });
+           })
       .def("step", &step, "tokens"_a, "positions"_a, "rows"_a, "block_tables"_a, "outputs"_a, "logits"_a.none(),
            "hidden"_a.none() = nb::none(), "shares"_a.none() = nb::none(), "adapters"_a.none() = nb::none())
       .def("add_low_rank", [](Model& self, int adapter, int matrix, int first_row, const Matrix& down, const Matrix& up) {

@@ -151,8 +151,9 @@ void Model::add_logits(View input, int columns, int matrix, float softcap, float
   stages_.back().is_logits = true;
 }
 
-void Model::finish() {
+void Model::finish(const std::function<void()>& part_done) {
   constexpr int kPiece = 8;  // panels
+  constexpr std::size_t kPart = std::size_t(64) << 20;  // bytes packed between calls of part_done
   struct Piece { int matrix, begin, end; };
   std::vector<Piece> pieces;
   // All matrices lie in one stretch of memory in the order of their use: on large pages, and what is read ahead at the
@@ -173,8 +174,7 @@ void Model::finish() {
   }
   weights_ = AlignedBuffer<std::uint8_t>(bytes);
   for (std::size_t i = 0; i < matrices_.size(); ++i) matrices_[i].data = weights_.data() + offsets[i];
-  pool_.for_each(int(pieces.size()), [&](int index) {
-    const Piece& piece = pieces[index];
+  const auto pack = [&](const Piece& piece) {
     const Source& source = sources_[piece.matrix];
     const PanelMatrix& matrix = matrices_[piece.matrix];
     for (int panel = piece.begin; panel < piece.end; ++panel) {
@@ -189,7 +189,13 @@ void Model::finish() {
       else
         pack_panel(source.type, first_row, rows, source.columns, packed);
     }
-  });
+  };
+  for (std::size_t begin = 0, end = 0; begin < pieces.size(); begin = end) {
+    for (std::size_t part = 0; end < pieces.size() && part < kPart; ++end)
+      part += matrices_[pieces[end].matrix].panel_bytes() * (pieces[end].end - pieces[end].begin);
+    pool_.for_each(int(end - begin), [&](int index) { pack(pieces[begin + index]); });
+    part_done();
+  }
   for (Source& source : sources_) source.bytes = nullptr;
 
   std::size_t quantized = 0, packed = 0;

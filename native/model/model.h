@@ -7,6 +7,7 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <mutex>
 #include <optional>
@@ -106,7 +107,8 @@ class Model {
   void select_outputs(View hidden, int hidden_size);  // later stages run for the wanted rows only
   // margin: logits further below the largest are computed with fewer bits (see Refinement); infinity for none.
   void add_logits(View input, int columns, int matrix, float softcap, float margin);
-  void finish();
+  // part_done: called after each part that is packed, for one who wants the memory of the source back.
+  void finish(const std::function<void()>& part_done);
 
   // --- running ---
   void step(const StepInput& input);

@@ -1,6 +1,6 @@
 """octavo's native core (native/bind/): packed weights, the forward step, the sampler."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,7 @@ class Model:
     ) -> None: ...
     def select_outputs(self, hidden: Place, size: int, /) -> None: ...
     def logits(self, input: Place, columns: int, matrix: int, softcap: float, margin: float) -> None: ...
-    def finish(self) -> None: ...
+    def finish(self, part_done: Callable[[], object]) -> None: ...
     def step(
         self,
         tokens: NDArray[np.int32],

@@ -12,7 +12,6 @@ size.
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo import _native
+from octavo.decoding.mapped_files import forget_pages, mapped_files
 from octavo.errors import FormatError, UnsupportedError
 from octavo.model_config import ModelConfig, RopeConfig
 
@@ -135,23 +135,6 @@ def build_runner(
     return _Planner(config, tensors, threads, block_count, kv_type, isa or "", logit_margin, coarse).plan()
 
 
-def _forget_pages(tensors: Mapping[str, TensorLike]) -> None:
-    """Give back the memory that reading the mapped files took: the weights are packed by now.
-
-    The few embedding rows that steps read come from the system's page cache again.
-    """
-    files: dict[int, mmap.mmap] = {}
-    for tensor in tensors.values():
-        base: object = tensor.data
-        while isinstance(base, np.ndarray | memoryview):
-            base = base.base if isinstance(base, np.ndarray) else base.obj
-        if isinstance(base, mmap.mmap):
-            files[id(base)] = base
-    for file in files.values():
-        if hasattr(mmap, "MADV_DONTNEED"):
-            file.madvise(mmap.MADV_DONTNEED)
-
-
 class _Planner:
     def __init__(
         self,
@@ -255,8 +238,9 @@ class _Planner:
             if margin is None:  # two passes pay only where the head is most of what a step reads
                 margin = LOGIT_MARGIN if self.bytes_per_token > 2 * blocks else math.inf
             model.logits(self.residual, config.hidden_size, head, config.logit_softcap, margin)
-        model.finish()
-        _forget_pages(self.tensors)
+        # As the weights are packed, so that memory never holds all of them twice.
+        files = mapped_files(tensor.data for tensor in self.tensors.values())
+        model.finish(lambda: forget_pages(files))
         bytes_per_token = self.bytes_per_token - model.deferred_bytes
         return NativeRunner(
             model,
