@@ -34,7 +34,7 @@ def sst2_pretraining(texts: tuple[Path, ...], out: str) -> EncoderConfig:
 def sst2(train: Path, dev: Path, out: str, start: str | None, tokenizer: str = "wordpiece") -> EncoderConfig:
     """Fine-tuning on the sentences' labels; start None: the same network from fresh weights.
 
-    A network that knows nothing yet is given a learning rate three times as high.
+    The learning rate suits both: a third of it costs a pretrained network five points.
     """
     return EncoderConfig(
         out=out,
@@ -52,7 +52,7 @@ def sst2(train: Path, dev: Path, out: str, start: str | None, tokenizer: str = "
         batch_tokens=32 * 64,
         steps=430,
         optimizer="muon",
-        learning_rate=1e-3 if start else 3e-3,
+        learning_rate=3e-3,
         schedule="linear",
         warmup=0.1,
         final=0.0,
