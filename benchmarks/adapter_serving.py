@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 
 import octavo
 from benchmarks.comparison import take_turns
+from benchmarks.octavo_engine import speed_of
 from benchmarks.report import Report, main
 from benchmarks.workload import Options, Prompts, median, model_paths
 from octavo.adapters.base import build_adapted
@@ -70,15 +70,7 @@ class Server:
             generations.append(
                 self._model.engine.submit(prompt, options, max_tokens=2 * TOKENS, adapter=number)
             )
-        for generation in generations:
-            next(generation)
-        began = time.perf_counter()
-        for _ in range(TOKENS):
-            next(generations[-1])
-        seconds = time.perf_counter() - began
-        for generation in generations:
-            generation.cancel()
-        return SEQUENCES * TOKENS / seconds
+        return speed_of(generations, TOKENS)
 
 
 def divergence(expected: np.ndarray, found: np.ndarray) -> float:

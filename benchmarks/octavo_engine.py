@@ -6,6 +6,7 @@ B: sequences of a batch.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,19 @@ from octavo.decoding.engine import Generation
 from octavo.decoding.sampling import SamplingOptions
 
 _GREEDY = SamplingOptions(temperature=0.0)
+
+
+def speed_of(generations: Sequence[Generation], tokens: int) -> float:
+    """Tokens a second of all, from when all run and over `tokens` of the last; then they are cancelled."""
+    for generation in generations:
+        next(generation)
+    began = time.perf_counter()
+    for _ in range(tokens):
+        next(generations[-1])
+    seconds = time.perf_counter() - began
+    for generation in generations:
+        generation.cancel()
+    return len(generations) * tokens / seconds
 
 
 class Octavo:
@@ -40,16 +54,7 @@ class Octavo:
         The sequence that began last is timed: of the others the engine may hold tokens from steps before.
         """
         room = tokens + 64  # so that all still run when the last has made its tokens
-        generations = [self._submit(self._prompts.next(max(depth, 1)), room) for _ in range(batch)]
-        for generation in generations:
-            next(generation)
-        began = time.perf_counter()
-        for _ in range(tokens):
-            next(generations[-1])
-        seconds = time.perf_counter() - began
-        for generation in generations:
-            generation.cancel()
-        return batch * tokens / seconds
+        return speed_of([self._submit(self._prompts.next(max(depth, 1)), room) for _ in range(batch)], tokens)
 
     def step_seconds(self, batch: int, steps: int = 32) -> float:
         """Median time of one native step of one new token for each of B sequences: no engine, no sampling."""

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,22 +37,24 @@ def losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_an_encoder_in_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("model", "write", "options"),
+    [
+        ("bert", write_corpus, ["steps=4", "batch_tokens=128"]),
+        ("seq2seq", write_pairs, ["steps=6", "validate_steps=3"]),
+    ],
+)
+def test_other_models_in_two_processes(
+    model: str,
+    write: Callable[[Path], Path],
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OCTAVO_DATA_CACHE", str(tmp_path / "cache"))
-    corpus = write_corpus(tmp_path)
+    corpus = write(tmp_path)
     for world in (1, 2):
-        options = ["model='bert'", "steps=4", "dropout=0.0", "batch_tokens=128"]
-        processes = start(tmp_path / str(world), corpus, world, *options)
-        assert [process.wait() for process in processes] == [0] * world
-    assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), abs=1e-5)
-
-
-def test_a_translator_in_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OCTAVO_DATA_CACHE", str(tmp_path / "cache"))
-    corpus = write_pairs(tmp_path)
-    for world in (1, 2):
-        options = ["model='seq2seq'", "steps=6", "dropout=0.0", "validate_steps=3"]
-        processes = start(tmp_path / str(world), corpus, world, *options)
+        processes = start(tmp_path / str(world), corpus, world, f"model={model!r}", "dropout=0.0", *options)
         assert [process.wait() for process in processes] == [0] * world
     assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), abs=1e-5)
 

@@ -4,6 +4,7 @@ escapes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,7 @@ _ESCAPED = ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0xD7FF), (0xE000, 0xFF
 _HEX_DIGITS = {ord(c): int(c, 16) for c in "0123456789abcdefABCDEF"}
 
 
-class Watch:
+class Watch(ABC):
     """An automaton that only looks on; a value, like a position."""
 
     __slots__ = ()
@@ -74,11 +75,13 @@ class Watch:
         """
         return None
 
+    @abstractmethod
     def step(self, code_point: int) -> Watch:
-        raise NotImplementedError
+        """The automaton after one more character."""
 
+    @abstractmethod
     def label(self) -> int:
-        raise NotImplementedError
+        """What the text so far is, for whoever watches."""
 
 
 def representative(low: int, high: int) -> int:
