@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.hostile_grammar import combinations
 from octavo.grammar import (
     Grammar,
     GrammarCompiler,
@@ -43,16 +44,6 @@ def laughs(count: int) -> dict[str, Any]:
     return {"$defs": definitions, "$ref": f"#/$defs/d{count - 1}"}
 
 
-def choices(count: int) -> dict[str, Any]:
-    """Two to the power of count combinations."""
-    definitions: dict[str, Any] = {"d0": {"type": "object"}}
-    for index in range(1, count):
-        before = {"$ref": f"#/$defs/d{index - 1}"}
-        either = [{"properties": {f"p{index}": {"type": "integer"}}}, {"required": [f"q{index}"]}]
-        definitions[f"d{index}"] = {"anyOf": [{"allOf": [before, one]} for one in either]}
-    return {"$defs": definitions, "$ref": f"#/$defs/d{count - 1}"}
-
-
 # name -> (what makes it, what the error must say; None where it must work)
 CASES: dict[str, tuple[Callable[[], Grammar], str | None]] = {
     "deep values": (lambda: Grammar.from_json_schema(nested(100)), None),
@@ -60,7 +51,7 @@ CASES: dict[str, tuple[Callable[[], Grammar], str | None]] = {
     "deep text": (lambda: Grammar.from_json_schema('{"items":' * 5000 + "true" + "}" * 5000), "not JSON"),
     "brackets": (lambda: Grammar.from_json_schema("[" * 100_000), "not JSON"),
     "allOf of allOf": (lambda: Grammar.from_json_schema(laughs(40)), None),
-    "anyOf of anyOf": (lambda: Grammar.from_json_schema(choices(30)), "multiply|alternatives"),
+    "anyOf of anyOf": (lambda: Grammar.from_json_schema(combinations(30)), "multiply|alternatives"),
     "optional a": (lambda: Grammar.from_regex("(a?){20000}a{20000}"), "too deep|more work|states"),
     "nested counters": (
         lambda: Grammar.from_regex("((((a{1,100}b?){1,100}c?){1,100}d?){1,100}e?){1,100}"),
