@@ -149,14 +149,12 @@ inline I dot_wide(I acc, B codes, const std::int8_t* four) {
 }
 #endif
 
-// Too few registers for the codes of two panels, or for those of one beside a token's sums.
-constexpr int kPanelsTogether = 1;
+// Too few registers for a panel's codes beside a token's sums.
 constexpr bool kLinesFirst = true;
-using Four = const std::int8_t*;
-inline Four load_four(const std::int8_t* four) { return four; }
 
+// To the second-level cache, as in vector_avx512.h.
 // Always inlined: the compiler takes a function that only prefetches for one without effect, and drops calls of it.
-inline __attribute__((always_inline)) void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
+inline __attribute__((always_inline)) void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T1); }
 
 inline float reduce_add(F a) {
   __m256 x = _mm256_add_ps(a.v[0], a.v[1]);

@@ -88,16 +88,10 @@ inline I dot(I acc, B codes, const std::int8_t* four) {
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc.v) : "v"(codes.v), "m"(*(const std::int32_t*)four));
   return acc;
 }
-// The same with the four values in a register, for several lines.
-constexpr int kPanelsTogether = 2;
-struct Four { __m512i v; };
-inline Four load_four(const std::int8_t* four) { return {_mm512_set1_epi32(*(const std::int32_t*)four)}; }
-inline I dot(I acc, B codes, Four four) { return {_mm512_dpbusd_epi32(acc.v, codes.v, four.v)}; }
 // The same for codes c of a full byte that stand for c - 128.  `start` is -128 times the sum of the activations.
 inline I start_wide(const std::int32_t* start) { return broadcast_int(*start); }
 inline B wide(B codes) { return codes; }
 inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, codes, four); }
-inline I dot_wide(I acc, B codes, Four four) { return dot(acc, codes, four); }
 
 constexpr bool kLinesFirst = false;
 // Sums of products need no narrower place on their way.
@@ -105,8 +99,9 @@ using Pairs = I;
 inline Pairs begin_pairs(I sum) { return sum; }
 inline I end_pairs(I, Pairs sum) { return sum; }
 
+// To the second-level cache: the first keeps few misses in flight, and a step of several tokens waited for them.
 // Always inlined: the compiler takes a function that only prefetches for one without effect, and drops calls of it.
-inline __attribute__((always_inline)) void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
+inline __attribute__((always_inline)) void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T1); }
 
 inline float reduce_add(F a) {
   __m256 x = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));

@@ -103,15 +103,11 @@ inline I start_wide(const std::int32_t*) { return broadcast_int(0); }
 inline B wide(B codes) { OCTAVO_FOUR(B, veorq_u8(codes.v[h], vdupq_n_u8(0x80))); }
 inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, codes, four); }
 
-// Too few registers for the codes of two panels.
-constexpr int kPanelsTogether = 1;
 constexpr bool kLinesFirst = false;
 // Sums of products need no narrower place on their way.
 using Pairs = I;
 inline Pairs begin_pairs(I sum) { return sum; }
 inline I end_pairs(I, Pairs sum) { return sum; }
-using Four = const std::int8_t*;
-inline Four load_four(const std::int8_t* four) { return four; }
 
 // Always inlined: the compiler takes a function that only prefetches for one without effect, and drops calls of it.
 inline __attribute__((always_inline)) void prefetch(const void* p) { __builtin_prefetch(p); }

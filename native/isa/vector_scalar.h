@@ -89,15 +89,11 @@ inline I start_wide(const std::int32_t* start) { return broadcast_int(*start); }
 inline B wide(B codes) { return codes; }
 inline I dot_wide(I acc, const B& codes, const std::int8_t* four) { return dot(acc, codes, four); }
 
-// Too few registers for the codes of two panels.
-constexpr int kPanelsTogether = 1;
 constexpr bool kLinesFirst = false;
 // Sums of products need no narrower place on their way.
 using Pairs = I;
 inline Pairs begin_pairs(I sum) { return sum; }
 inline I end_pairs(I, Pairs sum) { return sum; }
-using Four = const std::int8_t*;
-inline Four load_four(const std::int8_t* four) { return four; }
 
 inline void prefetch(const void*) {}
 

@@ -107,11 +107,15 @@ void Model::plan_attention() {
   if (splits_ == 1 || int(attention_pieces_.size()) >= 4 * pool_.threads()) return;
   partial_ = true;
   std::vector<AttentionPiece> cut;
+  int all_splits = 0;
+  for (const AttentionPiece& piece : attention_pieces_) all_splits += piece.split_end;
+  // Each piece prepares its queries anew, so it takes several splits where enough pieces are left to share.
+  const int together = std::max(1, all_splits / (6 * pool_.threads()));
   for (const AttentionPiece& piece : attention_pieces_)
-    for (int split = 0; split < piece.split_end; ++split) {
+    for (int split = 0; split < piece.split_end; split += together) {
       cut.push_back(piece);
       cut.back().split_begin = split;
-      cut.back().split_end = split + 1;
+      cut.back().split_end = std::min(split + together, piece.split_end);
     }
   attention_pieces_ = std::move(cut);
   const std::size_t needed =

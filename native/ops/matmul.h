@@ -14,7 +14,7 @@
 namespace octavo {
 namespace {
 
-constexpr std::size_t kPrefetchDistance = 8192;  // bytes; past the end of a matrix a prefetch is ignored
+constexpr std::size_t kPrefetchDistance = 16384;  // bytes; past the end of a matrix a prefetch is ignored
 
 constexpr int zero_shift(int zero) {  // start is -128 * sum; -zero * sum is that shifted right
   int shift = 0;
@@ -32,28 +32,24 @@ inline __attribute__((always_inline)) void for_lines(Action action) {
   each(std::make_integer_sequence<int, last - first>{});
 }
 
-// The codes of a group of one panel, or of two panels that one pass multiplies: then each value of a token is loaded
-// once for both.  In registers, or where these are few still in memory.
-template <class AnyPanel, int panels>
+// The codes of a group: in registers, or where these are few still in memory.
+template <class AnyPanel>
 class GroupCodes {
  public:
-  __attribute__((always_inline)) GroupCodes(const AnyPanel (&panel)[panels], int group) : panel_(panel), group_(group) {
+  __attribute__((always_inline)) GroupCodes(const AnyPanel& panel, int group) : panel_(panel), group_(group) {
     if constexpr (!kLinesFirst)
-      for_lines<0, 8>([&]<int j>() __attribute__((always_inline)) {
-OCTAVO_UNROLL
-        for (int p = 0; p < panels; ++p) q_[p][j] = panel[p].template line<j>(group);
-      });
+      for_lines<0, 8>([&]<int j>() __attribute__((always_inline)) { q_[j] = panel.template line<j>(group); });
   }
   template <int j>
-  __attribute__((always_inline)) B line(int p) const {
-    if constexpr (kLinesFirst) return panel_[p].template line<j>(group_);
-    else return q_[p][j];
+  __attribute__((always_inline)) B line() const {
+    if constexpr (kLinesFirst) return panel_.template line<j>(group_);
+    else return q_[j];
   }
 
  private:
-  const AnyPanel (&panel_)[panels];
+  const AnyPanel& panel_;
   int group_;
-  B q_[kLinesFirst ? 1 : panels][8];
+  B q_[kLinesFirst ? 1 : 8];
 };
 
 // How many lines' products of pairs fit the lanes of `Pairs`, by the largest code.
@@ -65,58 +61,45 @@ constexpr int lines_of_pairs() {
   return 8;
 }
 
-// sum[n][p] = the integer sum over lines [first, last) of token n and panel p, from the start that the zero of the codes
-// asks for.
-template <Codes kind, int zero, int first, int last, class AnyCodes, int tokens, int panels>
+// sum[n] = the integer sum over lines [first, last) of token n, from the start that the zero of the codes asks for.
+template <Codes kind, int zero, int first, int last, class AnyCodes, int tokens>
 inline __attribute__((always_inline)) void dots(const AnyCodes& codes, const QuantizedGroup* token,
-                                                const std::int32_t* start, I (&sum)[tokens][panels]) {
+                                                const std::int32_t* start, I (&sum)[tokens]) {
   constexpr bool full_bytes = kind == Codes::U8 || kind == Codes::Table;
   constexpr int together = lines_of_pairs<kind>() < last - first ? lines_of_pairs<kind>() : last - first;
 OCTAVO_UNROLL
   for (int n = 0; n < tokens; ++n) {
     const std::int32_t* from = (const std::int32_t*)((const std::uint8_t*)start + sizeof(QuantizedGroup) * n);
-    for (int p = 0; p < panels; ++p) {
-      if constexpr (full_bytes) sum[n][p] = start_wide(from);
-      else sum[n][p] = zero ? shift_right<zero_shift(zero ? zero : 128)>(broadcast_int(*from)) : broadcast_int(0);
-    }
+    if constexpr (full_bytes) sum[n] = start_wide(from);
+    else sum[n] = zero ? shift_right<zero_shift(zero ? zero : 128)>(broadcast_int(*from)) : broadcast_int(0);
   }
-  Pairs pairs[tokens][panels];
+  Pairs pairs[tokens];
   int held = 0;
-  const auto end = [&]() __attribute__((always_inline)) {
-OCTAVO_UNROLL
-    for (int n = 0; n < tokens; ++n)
-      for (int p = 0; p < panels; ++p) sum[n][p] = end_pairs(sum[n][p], pairs[n][p]);
-  };
   for_lines<first, last>([&]<int j>() __attribute__((always_inline)) {
     if (held % together == 0) {
 OCTAVO_UNROLL
-      for (int n = 0; n < tokens; ++n)
-        for (int p = 0; p < panels; ++p) pairs[n][p] = begin_pairs(sum[n][p]);
+      for (int n = 0; n < tokens; ++n) pairs[n] = begin_pairs(sum[n]);
     }
-    B line[panels];
-    for (int p = 0; p < panels; ++p) line[p] = codes.template line<j>(p);
+    const B line = codes.template line<j>();
 OCTAVO_UNROLL
     for (int n = 0; n < tokens; ++n) {
       const std::int8_t* four = token[n].codes + 4 * j;
-      if constexpr (panels == 1) {
-        pairs[n][0] = full_bytes ? dot_wide(pairs[n][0], line[0], four) : dot(pairs[n][0], line[0], four);
-      } else {
-        const Four values = load_four(four);
-        for (int p = 0; p < panels; ++p)
-          pairs[n][p] = full_bytes ? dot_wide(pairs[n][p], line[p], values) : dot(pairs[n][p], line[p], values);
-      }
+      pairs[n] = full_bytes ? dot_wide(pairs[n], line, four) : dot(pairs[n], line, four);
     }
-    if (++held % together == 0) end();
+    if (++held % together == 0) {
+OCTAVO_UNROLL
+      for (int n = 0; n < tokens; ++n) sum[n] = end_pairs(sum[n], pairs[n]);
+    }
   });
 }
 
-// acc[n][p] += panel p's weights of the group times the values of token n.
-template <Codes kind, Scales scales, int zero, int tokens, class AnyCodes, int panels>
-inline __attribute__((always_inline)) void add_group(const AnyCodes& codes, const GroupScale (&scale)[panels],
-                                                     const QuantizedGroup* token, F (*acc)[panels]) {
+// acc[n] += the group's weights times the values of token n.
+template <Codes kind, Scales scales, int zero, int tokens, class AnyCodes>
+inline __attribute__((always_inline)) void add_group(const AnyCodes& codes, const GroupScale& s,
+                                                     const QuantizedGroup* token, F* acc) {
   constexpr bool halves = scales == Scales::KD16 || scales == Scales::KDM16;
   constexpr bool has_minimum = scales == Scales::DM || scales == Scales::KDM;
-  I first[tokens][panels], second[tokens][panels];
+  I first[tokens], second[tokens];
   if constexpr (halves) {
     dots<kind, zero, 0, 4>(codes, token, token->start_half, first);
     dots<kind, zero, 4, 8>(codes, token, token->start_half + 1, second);
@@ -125,49 +108,41 @@ inline __attribute__((always_inline)) void add_group(const AnyCodes& codes, cons
   }
 OCTAVO_UNROLL
   for (int n = 0; n < tokens; ++n) {
-OCTAVO_UNROLL
-    for (int p = 0; p < panels; ++p) {
-      const GroupScale& s = scale[p];
-      F value;
-      if constexpr (halves) {
-        value = multiply_add(to_float(second[n][p]), s.d1, to_float(first[n][p]) * s.d);
-        if constexpr (scales == Scales::KDM16) {
-          value = multiply_add(s.m, broadcast(float(token[n].start_half[0]) * (-1.0f / 128)), value);
-          value = multiply_add(s.m1, broadcast(float(token[n].start_half[1]) * (-1.0f / 128)), value);
-        }
-      } else {
-        value = to_float(first[n][p]);
-        if constexpr (kind == Codes::Upper)  // a code is 16 upper + lower, and the lower ones are 7.5 on average
-          value = multiply_add(value, broadcast(16.0f), broadcast(7.5f * token[n].sum));
-        value = value * s.d;
-        if constexpr (has_minimum) value = multiply_add(s.m, broadcast(token[n].sum), value);
+    F value;
+    if constexpr (halves) {
+      value = multiply_add(to_float(second[n]), s.d1, to_float(first[n]) * s.d);
+      if constexpr (scales == Scales::KDM16) {
+        value = multiply_add(s.m, broadcast(float(token[n].start_half[0]) * (-1.0f / 128)), value);
+        value = multiply_add(s.m1, broadcast(float(token[n].start_half[1]) * (-1.0f / 128)), value);
       }
-      acc[n][p] = multiply_add(value, broadcast(token[n].scale), acc[n][p]);
+    } else {
+      value = to_float(first[n]);
+      if constexpr (kind == Codes::Upper)  // a code is 16 upper + lower, and the lower ones are 7.5 on average
+        value = multiply_add(value, broadcast(16.0f), broadcast(7.5f * token[n].sum));
+      value = value * s.d;
+      if constexpr (has_minimum) value = multiply_add(s.m, broadcast(token[n].sum), value);
     }
+    acc[n] = multiply_add(value, broadcast(token[n].scale), acc[n]);
   }
 }
 
 constexpr int kRestGroups = 64;  // whose rests wait while their weights are near
 
-// acc[n][p] += panel p times token n.  Of each kRestGroups groups first all the codes are summed, without a branch, and
+// acc[n] += the panel times token n.  Of each kRestGroups groups first all the codes are summed, without a branch, and
 // then the rests of the few that have one: asking at each group would cost more than the sums.
 // `next`: from a group's tokens to the next group's; the tokens' rests lie in the second half between.
-template <Codes kind, Scales scales, int zero, int tokens, int panels, class AnyPanel>
-inline __attribute__((always_inline)) void quantized_tile(const AnyPanel (&panel)[panels], int groups,
+template <Codes kind, Scales scales, int zero, int tokens, class AnyPanel>
+inline __attribute__((always_inline)) void quantized_tile(const AnyPanel& panel, int groups,
                                                           const QuantizedGroup* activations, int next,
-                                                          F (&acc)[tokens][panels]) {
+                                                          F (&acc)[tokens]) {
   for (int begin = 0; begin < groups; begin += kRestGroups) {
     const int end = begin + kRestGroups < groups ? begin + kRestGroups : groups;
     std::uint16_t rests[kRestGroups * tokens];  // group within these, and token
     int count = 0;
-    GroupScale scale[panels];
     for (int group = begin; group < end; ++group) {
-OCTAVO_UNROLL
-      for (int p = 0; p < panels; ++p) {
-        panel[p].ask_ahead(group);
-        scale[p] = panel[p].scale(group);
-      }
-      const GroupCodes<AnyPanel, panels> codes(panel, group);
+      panel.ask_ahead(group);
+      const GroupScale scale = panel.scale(group);
+      const GroupCodes<AnyPanel> codes(panel, group);
       const QuantizedGroup* here = activations + std::size_t(next) * group;
       // Where registers are few, each line of codes is read once for all tokens; else all its lines stay for each token.
       constexpr int together = kLinesFirst ? tokens : 1;
@@ -181,33 +156,26 @@ OCTAVO_UNROLL
       }
     }
     if (count == 0) continue;
-    alignas(64) float sums[tokens][panels][kPanelRows];
+    alignas(64) float sums[tokens][kPanelRows];
 OCTAVO_UNROLL
-    for (int n = 0; n < tokens; ++n)
-      for (int p = 0; p < panels; ++p) store(sums[n][p], acc[n][p]);
+    for (int n = 0; n < tokens; ++n) store(sums[n], acc[n]);
     for (int i = 0; i < count; ++i) {
       const int group = begin + rests[i] / kTile, n = rests[i] % kTile;
-      F sum[1][panels];
-OCTAVO_UNROLL
-      for (int p = 0; p < panels; ++p) {
-        scale[p] = panel[p].scale(group);
-        sum[0][p] = load(sums[n][p]);
-      }
-      const GroupCodes<AnyPanel, panels> codes(panel, group);
-      add_group<kind, scales, zero, 1>(codes, scale, activations + std::size_t(next) * group + next / 2 + n, sum);
-OCTAVO_UNROLL
-      for (int p = 0; p < panels; ++p) store(sums[n][p], sum[0][p]);
+      F sum = load(sums[n]);
+      const GroupCodes<AnyPanel> codes(panel, group);
+      add_group<kind, scales, zero, 1>(codes, panel.scale(group),
+                                       activations + std::size_t(next) * group + next / 2 + n, &sum);
+      store(sums[n], sum);
     }
 OCTAVO_UNROLL
-    for (int n = 0; n < tokens; ++n)
-      for (int p = 0; p < panels; ++p) acc[n][p] = load(sums[n][p]);
+    for (int n = 0; n < tokens; ++n) acc[n] = load(sums[n]);
   }
 }
 
 // Float weights: activations are float, [column][kTile or 1] within a tile.
 template <Codes kind, int tokens>
 inline __attribute__((always_inline)) void float_tile(const MatmulTask& task, const std::uint8_t* panel, const float* x,
-                                                      F (&acc)[tokens][1]) {
+                                                      F (&acc)[tokens]) {
   const std::size_t step = code_bytes(kind) / kGroup;
   for (int column = 0; column < task.matrix.columns; ++column, x += task.width, panel += step) {
     F w;
@@ -215,7 +183,7 @@ inline __attribute__((always_inline)) void float_tile(const MatmulTask& task, co
     if constexpr (kind == Codes::F16) w = load_half((const std::uint16_t*)panel);
     if constexpr (kind == Codes::BF16) w = load_bfloat((const std::uint16_t*)panel);
 OCTAVO_UNROLL
-    for (int n = 0; n < tokens; ++n) acc[n][0] = multiply_add(w, broadcast(x[n]), acc[n][0]);
+    for (int n = 0; n < tokens; ++n) acc[n] = multiply_add(w, broadcast(x[n]), acc[n]);
   }
 }
 
@@ -226,58 +194,39 @@ inline void store_rows(float* out, F values, int rows) {
   for (int r = 0; r < rows; ++r) out[r] = padded[r];
 }
 
-// Panels [index, index + panels) times `tokens` tokens of one tile, from token `first` on.
-template <Codes kind, Scales scales, int zero, int tokens, int panels>
+// Panel `index` times `tokens` tokens of one tile, from token `first` on.
+template <Codes kind, Scales scales, int zero, int tokens>
 void multiply_tile(const MatmulTask& task, int index, int first) {
-  F acc[tokens][panels];
+  F acc[tokens];
 OCTAVO_UNROLL
-  for (int n = 0; n < tokens; ++n)
-    for (int p = 0; p < panels; ++p) acc[n][p] = zero_lanes();
+  for (int n = 0; n < tokens; ++n) acc[n] = zero_lanes();
   const std::uint8_t* data = task.matrix.data + task.matrix.panel_bytes() * index;
   const std::uint8_t* activations = task.activations + task.tile_bytes * (first / task.width);
   if constexpr (scales == Scales::None) {
     float_tile<kind, tokens>(task, data, (const float*)activations, acc);
   } else {
-    const auto* groups = (const QuantizedGroup*)activations;
-    if constexpr (panels == 1) {
-      const Panel<kind, scales> panel[1] = {{task.matrix, data, kPrefetchDistance}};
-      quantized_tile<kind, scales, zero>(panel, task.matrix.groups(), groups, 2 * task.width, acc);
-    } else {
-      const std::size_t next = task.matrix.panel_bytes();  // the next two panels, while these are multiplied
-      const Panel<kind, scales> panel[2] = {{task.matrix, data, 2 * next}, {task.matrix, data + next, 2 * next}};
-      quantized_tile<kind, scales, zero>(panel, task.matrix.groups(), groups, 2 * task.width, acc);
-    }
+    const Panel<kind, scales> panel(task.matrix, data, kPrefetchDistance);
+    quantized_tile<kind, scales, zero>(panel, task.matrix.groups(), (const QuantizedGroup*)activations, 2 * task.width,
+                                       acc);
   }
+  const int row = index * kPanelRows;
+  const F bias = task.bias ? load(task.bias + row) : zero_lanes();
 OCTAVO_UNROLL
-  for (int p = 0; p < panels; ++p) {
-    const int row = (index + p) * kPanelRows;
-    const F bias = task.bias ? load(task.bias + row) : zero_lanes();
-OCTAVO_UNROLL
-    for (int n = 0; n < tokens; ++n)
-      store_rows(task.out + task.out_stride * (first + n) + row, acc[n][p] + bias, task.matrix.rows - row);
-  }
-}
-
-template <Codes kind, Scales scales, int zero, int panels>
-void multiply_tiles(const MatmulTask& task, int index) {
-  for (int first = 0; first < task.tokens; first += kTile) {
-    switch (task.tokens - first) {
-      case 1: multiply_tile<kind, scales, zero, 1, panels>(task, index, first); break;
-      case 2: multiply_tile<kind, scales, zero, 2, panels>(task, index, first); break;
-      case 3: multiply_tile<kind, scales, zero, 3, panels>(task, index, first); break;
-      default: multiply_tile<kind, scales, zero, kTile, panels>(task, index, first);
-    }
-  }
+  for (int n = 0; n < tokens; ++n)
+    store_rows(task.out + task.out_stride * (first + n) + row, acc[n] + bias, task.matrix.rows - row);
 }
 
 template <Codes kind, Scales scales, int zero>
 void sweep(const MatmulTask& task, int begin, int end) {
-  int index = begin;
-  if constexpr (scales != Scales::None && kPanelsTogether == 2) {
-    // A single token finds memory slower than arithmetic: one stream is best.
-    for (; task.tokens > 1 && index + 1 < end; index += 2) multiply_tiles<kind, scales, zero, 2>(task, index);
-  }
-  for (; index < end; ++index) multiply_tiles<kind, scales, zero, 1>(task, index);
+  for (int index = begin; index < end; ++index)
+    for (int first = 0; first < task.tokens; first += kTile) {
+      switch (task.tokens - first) {
+        case 1: multiply_tile<kind, scales, zero, 1>(task, index, first); break;
+        case 2: multiply_tile<kind, scales, zero, 2>(task, index, first); break;
+        case 3: multiply_tile<kind, scales, zero, 3>(task, index, first); break;
+        default: multiply_tile<kind, scales, zero, kTile>(task, index, first);
+      }
+    }
 }
 
 void matmul(const MatmulTask& task, int begin, int end) {
@@ -314,16 +263,16 @@ void refine(const Refinement& task, int begin, int end) {
   const PanelMatrix& matrix = coarse.matrix;
   for (int index = begin; index < end; ++index) {
     const std::uint8_t* data = matrix.data + matrix.panel_bytes() * index;
-    const JoinedPanel panel[1] = {{data, data + matrix.scale_bytes(),
-                                   task.lower + code_bytes(Codes::Upper) * matrix.groups() * index}};
+    const JoinedPanel panel{data, data + matrix.scale_bytes(),
+                            task.lower + code_bytes(Codes::Upper) * matrix.groups() * index};
     for (int token = 0; token < coarse.tokens; ++token) {
       float* out = coarse.out + coarse.out_stride * token + index * kPanelRows;
       if (reduce_max(load(out)) < task.floors[token]) continue;
       const auto* tile = (const QuantizedGroup*)(coarse.activations + coarse.tile_bytes * (token / coarse.width));
-      F acc[1][1] = {{zero_lanes()}};
+      F acc[1] = {zero_lanes()};
       quantized_tile<Codes::U8, Scales::D, 128>(panel, matrix.groups(), tile + token % coarse.width, 2 * coarse.width,
                                                 acc);
-      store(out, acc[0][0]);
+      store(out, acc[0]);
     }
   }
 }
