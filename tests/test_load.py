@@ -90,18 +90,18 @@ def test_what_does_not_fit_is_refused_before_it_is_taken(model_file: Path) -> No
         octavo.load(model_file.with_name("absent.gguf"))
 
 
-def test_a_whole_generation_imports_no_torch(model_file: Path) -> None:
+def test_a_whole_generation_imports_no_torch_and_nothing_of_grammars(model_file: Path) -> None:
     code = (
         "import sys, octavo\n"
         "with octavo.load(sys.argv[1]) as model:\n"
         "    model.generate('hello', max_tokens=3)\n"
         "    model.chat([{'role': 'user', 'content': 'hi'}], max_tokens=3)\n"
-        "print('torch' in sys.modules)"
+        "print([name for name in ('torch', 'octavo.grammar') if name in sys.modules])"
     )
     result = subprocess.run(
         [sys.executable, "-c", code, str(model_file)], capture_output=True, text=True, check=True
     )
-    assert result.stdout == "False\n"
+    assert result.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(

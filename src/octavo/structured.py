@@ -99,7 +99,7 @@ class StructuredOutput:
     def _constraint(
         self, key: tuple[object, Any, bytes], meaning: Any, max_tokens: int, forced: ForcedMode
     ) -> Constraint:
-        from octavo.decoding.constraint import GrammarConstraint
+        from octavo.decoding.grammar_constraint import GrammarConstraint
         from octavo.grammar import GrammarMatcher
 
         matcher = GrammarMatcher(self._compile(key, meaning))

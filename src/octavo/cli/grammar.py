@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 def grammar_of_options(options: dict[str, Any]) -> Grammar | None:
     """Take the options that name a grammar out of a command's options; None without them."""
-    from octavo.grammar import Grammar
-
     kinds = ("json_schema", "regex", "grammar", "language", "choices")
     given = {kind: value for kind in kinds if (value := options.pop(kind, None)) is not None}
     if len(given) > 1:
         names = " and ".join("--" + kind.replace("_", "-") for kind in given)
         raise click.UsageError(f"{names}: a text can keep to one grammar at a time.")
+    if not given:
+        return None
+    from octavo.grammar import Grammar  # not before: an answer without a grammar begins sooner
+
     if "json_schema" in given:
         return _from_schema(given["json_schema"])
     if "regex" in given:
@@ -32,7 +34,7 @@ def grammar_of_options(options: dict[str, Any]) -> Grammar | None:
         return Grammar.builtin(given["language"])
     if "choices" in given:
         return Grammar.from_choices(given["choices"].split(","))
-    return read_grammar(Path(given["grammar"])) if given else None
+    return read_grammar(Path(given["grammar"]))
 
 
 def grammar_arguments(options: dict[str, Any]) -> dict[str, Any]:

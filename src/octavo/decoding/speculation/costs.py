@@ -13,7 +13,6 @@ import time
 from bisect import bisect_left
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
@@ -94,8 +93,8 @@ def measure(runner: Runner, block: int) -> StepCosts:
         for _ in range(_REPETITIONS):
             ones.append(step(1))
             of_size.append(step(size) / ones[-1])
-        ratios.append(median(of_size))
-    return StepCosts([median(ones) * ratio for ratio in ratios])
+        ratios.append(float(np.median(of_size)))
+    return StepCosts([float(np.median(ones)) * ratio for ratio in ratios])
 
 
 def load(path: Path, key: str) -> StepCosts | None:
