@@ -211,7 +211,7 @@ def test_a_text_closes_before_its_deadline(model: Model) -> None:
     model.generate("a", grammar=digits, max_tokens=2)  # compiled now
     done = model.generate("a", grammar=digits, **options)
     assert done.finish_reason == "deadline" and digits.fullmatch(done.text) and len(done.tokens) < 100
-    # Of the least time: where drafts are accepted, a hundredth of a second is enough for all of a small context.
+    # Of the least time: with drafts a hundredth of a second is enough for all of a small context.
     endless = {"logit_bias": dict.fromkeys(model.tokenizer.end_ids, -99.0), "max_seconds": 1e-9}
     free = model.generate("a", **options | endless)
     assert free.finish_reason == "deadline" and 0 < len(free.tokens) < 100
