@@ -121,9 +121,6 @@ class EngineObject final : public g::Network {
       result.ending = label_or_none(object.attr("ending")());
       result.silent = nb::cast<bool>(nb::getattr(object, "silent", nb::bool_(false)));
       result.calls = calls(object.attr("calls")());
-      const nb::object closing = nb::getattr(object, "closing_calls", nb::none());
-      result.has_closing_calls = !closing.is_none();
-      if (result.has_closing_calls) result.closing_calls = calls(closing());
       return result;
     }
     const nb::tuple parts = nb::cast<nb::tuple>(whole);
@@ -132,8 +129,6 @@ class EngineObject final : public g::Network {
     result.moves = moves(parts[2]);
     result.tight = moves(parts[3]);
     result.calls = calls(parts[4]);
-    result.has_closing_calls = !nb::object(parts[5]).is_none();
-    if (result.has_closing_calls) result.closing_calls = calls(parts[5]);
     result.silent = result.layout == 0 && result.moves.empty() && result.tight.empty();
     return result;
   }
@@ -151,6 +146,13 @@ class EngineObject final : public g::Network {
       if (!text.is_valid()) throw nb::python_error();
     }
     return nb::cast<int>(labelers_[labeler].attr("native_label")(text_index, classes, text));
+  }
+
+  bool closing_calls(int number, std::vector<g::Call>& leading) override {
+    const nb::object known = nb::getattr(objects_[number], "closing_calls", nb::none());
+    if (known.is_none()) return false;
+    leading = calls(known());
+    return true;
   }
 
   bool closing_steps(int number, std::vector<std::pair<std::string, int>>& steps) override {

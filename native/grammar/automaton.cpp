@@ -340,8 +340,9 @@ int Automaton::only_byte(int index) {
   State& state = *states_[std::size_t(index)];
   if (state.only == kUnknown) {
     int live = -1;
+    const ByteSet& likely = begins(index);
     for (int byte = 0; byte < 256; ++byte) {
-      if (step(index, std::uint8_t(byte)) == kDead) continue;
+      if (!likely.has(std::uint8_t(byte)) || step(index, std::uint8_t(byte)) == kDead) continue;
       if (live >= 0) {
         live = -1;
         break;

@@ -43,6 +43,7 @@ struct Position {
   Content content;  // of the language, without the label of a text
   // In the body of a string with no further condition: how many characters may still come (0: there are conditions).
   int free = 0;
+  std::unique_ptr<ByteSet> begins;  // of `Automaton::begins`
 };
 
 // Bytes and characters that lead a state back to itself.
@@ -59,6 +60,8 @@ struct State {
   int free = 0;  // as of its position, where that is alone and has no caller
   bool loop_known = false;
   std::unique_ptr<Loop> loop;
+  const ByteSet* begins = nullptr;     // its position's, where that is alone, else `all_begins`
+  std::unique_ptr<ByteSet> all_begins;
   bool has_text = false;  // some of its positions are in a text
 };
 
@@ -96,8 +99,15 @@ class Automaton {
     if (!here.loop_known) find_loop(here);
     return here.loop.get();
   }
+  // Every byte that may lead on from a state, and few others.
+  const ByteSet& begins(int state) {
+    const ByteSet* known = states_[std::size_t(state)]->begins;
+    return known ? *known : find_begins(state);
+  }
   int close(const std::vector<Pair>& pairs);
   int state_of(int position) { return close({{position, kRoot}}); }
+  // A position without what it calls or where it ends: only the bytes that it takes itself.
+  int state_without_calls(int position) { return intern_state({{position, kRoot}}, {}); }
   void pop(int continuation, int label, std::vector<Pair>& after);
   int only_byte(int state);  // the byte that must come next, or -1
   Position& expand(int position);
@@ -110,6 +120,8 @@ class Automaton {
  private:
   friend class Closure;
   void find_loop(State& state);
+  const ByteSet& find_begins(int state);
+  const ByteSet& position_begins(int position);
   void fill_alike(Position& position, std::uint8_t byte, int target);
   int step_slowly(int state, std::uint8_t byte);
   int step_uncached(int position, std::uint8_t byte);

@@ -132,8 +132,12 @@ std::vector<Closings::Edge> Closings::edges(int index) {
     }
   }
   if (!position.outline) return result;
-  const Outline& outline = *position.outline;
-  const std::vector<Call> calls = outline.has_closing_calls ? outline.closing_calls : outline.calls;
+  if (!calls_.contains(position.object)) {
+    std::vector<Call> leading;
+    if (!automaton_.network().closing_calls(position.object, leading)) leading = position.outline->calls;
+    calls_[position.object] = std::move(leading);
+  }
+  const std::vector<Call> calls = calls_[position.object];
   for (const Call& call : calls) {
     if (call.returning == kNoReturn) {
       result.emplace_back("", call.callee);

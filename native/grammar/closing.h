@@ -36,6 +36,7 @@ class Closings {
   Automaton& automaton_;
   int depth_ = 0;
   std::unordered_map<int, std::optional<Ending>> endings_;
+  std::unordered_map<int, std::vector<Call>> calls_;  // by Python's object
   std::unordered_set<int> active_;
   std::unordered_map<std::uint64_t, Text> after_;
 };

@@ -76,19 +76,26 @@ void Mask::fill(std::uint32_t* words, std::size_t count) const {
 void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
   const Trie& trie = vocabulary_->trie();
   struct Open {
-    std::uint32_t end;
+    std::uint32_t place, end;  // of the nodes below that are still to come
     int state;
+    const ByteSet* begins;
   };
-  std::vector<Open> path{{trie.node(0).end, start}};
-  for (std::uint32_t node = 1, visited = 1; node < trie.node(0).end; ++visited) {
-    if (visited % kVisitsAtOnce == 0) Allowance::spend(kVisitsAtOnce);
-    while (node >= path.back().end) path.pop_back();
-    const TrieNode here = trie.node(node);
-    const int target = automaton_.step(path.back().state, here.byte);
-    if (target == kDead) {
-      node = here.end;
+  const auto open = [&](std::uint32_t node, int state) {
+    return Open{trie.children(node), trie.children(node + 1), state, &automaton_.begins(state)};
+  };
+  std::vector<Open> path{open(0, start)};
+  for (std::uint32_t visited = 1; !path.empty();) {
+    Open& above = path.back();
+    while (above.place < above.end && !above.begins->has(trie.child_byte(above.place))) ++above.place;
+    if (above.place == above.end) {
+      path.pop_back();
       continue;
     }
+    if (++visited % kVisitsAtOnce == 0) Allowance::spend(kVisitsAtOnce);
+    const std::uint32_t node = trie.child(above.place++);
+    const TrieNode here = trie.node(node);
+    const int target = automaton_.step(above.state, here.byte);
+    if (target == kDead) continue;
     const State& state = automaton_.state(target);
     if (with_reference && state.free > 0 && (state.free == kEndless || state.free >= here.characters)) {
       const int label = automaton_.position(state.pairs[0].position).text.label;
@@ -100,14 +107,12 @@ void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
           found.as_reference.back().last = range.last;
         else
           found.as_reference.push_back(range);
-        node = here.end;
         continue;
       }
     }
     if (here.end > node + 1 && state.endings.empty() && stays(automaton_.loop(target), trie.below(node))) {
       const auto begin = trie.order().begin();
       found.tokens.insert(found.tokens.end(), begin + here.first, begin + trie.last(node));
-      node = here.end;
       continue;
     }
     if (!state.pairs.empty())
@@ -117,47 +122,47 @@ void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
       found.too_many = true;
       return;
     }
-    if (state.pairs.empty()) {  // nothing goes on inside
-      node = here.end;
-      continue;
-    }
-    path.push_back({here.end, target});
-    ++node;
+    if (!state.pairs.empty() && here.end > node + 1) path.push_back(open(node, target));
   }
 }
 
 void MaskMaker::walk(const Trie& trie, std::uint32_t root, int start, std::vector<std::int32_t>& tokens,
                      std::vector<std::int32_t>* doubtful) {
   struct Open {
-    std::uint32_t end;
+    std::uint32_t place, end;  // of the nodes below that are still to come
     int state;
     bool in_doubt;
+    const ByteSet* begins;
   };
-  std::vector<Open> path{{trie.node(root).end, start, doubtful && automaton_.state(start).has_text}};
+  const auto open = [&](std::uint32_t node, int state, bool in_doubt) {
+    return Open{trie.children(node), trie.children(node + 1), state, in_doubt, &automaton_.begins(state)};
+  };
+  std::vector<Open> path{open(root, start, doubtful && automaton_.state(start).has_text)};
   const auto take = [&](const TrieNode& node, bool in_doubt) {
     std::vector<std::int32_t>& list = in_doubt ? *doubtful : tokens;
     for (std::uint32_t place = 0; place < node.own; ++place) list.push_back(trie.order()[node.first + place]);
   };
   take(trie.node(root), path[0].in_doubt);
-  for (std::uint32_t node = root + 1, visited = 1; node < trie.node(root).end; ++visited) {
-    if (visited % kVisitsAtOnce == 0) Allowance::spend(kVisitsAtOnce);
-    while (node >= path.back().end) path.pop_back();
-    const TrieNode here = trie.node(node);
-    const int target = automaton_.step(path.back().state, here.byte);
-    if (target == kDead) {
-      node = here.end;
+  for (std::uint32_t visited = 1; !path.empty();) {
+    Open& above = path.back();
+    while (above.place < above.end && !above.begins->has(trie.child_byte(above.place))) ++above.place;
+    if (above.place == above.end) {
+      path.pop_back();
       continue;
     }
-    const bool in_doubt = doubtful && (path.back().in_doubt || automaton_.state(target).has_text);
+    if (++visited % kVisitsAtOnce == 0) Allowance::spend(kVisitsAtOnce);
+    const std::uint32_t node = trie.child(above.place++);
+    const TrieNode here = trie.node(node);
+    const int target = automaton_.step(above.state, here.byte);
+    if (target == kDead) continue;
+    const bool in_doubt = doubtful && (above.in_doubt || automaton_.state(target).has_text);
     if (here.end > node + 1 && !in_doubt && stays(automaton_.loop(target), trie.below(node))) {
       const auto begin = trie.order().begin();
       tokens.insert(tokens.end(), begin + here.first, begin + trie.last(node));
-      node = here.end;
       continue;
     }
     take(here, in_doubt);
-    if (here.end > node + 1) path.push_back({here.end, target, in_doubt});
-    ++node;
+    if (here.end > node + 1) path.push_back(open(node, target, in_doubt));
   }
 }
 
@@ -207,7 +212,7 @@ std::shared_ptr<const Inside> MaskMaker::make_inside(int index) {
     reference = inside(automaton_.text(place));
   }
   Found found;
-  walk_inside(automaton_.state_of(index), reference != nullptr, found);
+  walk_inside(automaton_.state_without_calls(index), reference != nullptr, found);
   auto made = std::make_shared<Inside>();
   made->factored = !found.too_many;
   if (found.too_many) return made;
@@ -358,7 +363,7 @@ bool MaskMaker::longer_token(int state, std::string_view tail) {
   const Trie& trie = vocabulary_->trie();
   std::uint32_t node = 0;
   for (char byte : tail) {
-    node = trie.child(node, std::uint8_t(byte));
+    node = trie.child_by(node, std::uint8_t(byte));
     if (node == 0) return false;
     state = automaton_.step(state, std::uint8_t(byte));
     if (state == kDead) return false;

@@ -20,6 +20,19 @@ struct Call {
   int returning;  // kNoReturn: a tail call, the callee's end is the end of this rule
 };
 
+// A set of bytes.
+struct ByteSet {
+  std::uint64_t words[4] = {0, 0, 0, 0};
+  bool has(std::uint8_t byte) const { return words[byte / 64] >> (byte % 64) & 1; }
+  void add(std::uint8_t byte) { words[byte / 64] |= std::uint64_t(1) << (byte % 64); }
+  void add(int low, int high) {
+    for (int byte = low; byte <= high; ++byte) add(std::uint8_t(byte));
+  }
+  void add(const ByteSet& other) {
+    for (int word = 0; word < 4; ++word) words[word] |= other.words[word];
+  }
+};
+
 // A character that has begun: the code points that it may still become, and how many bytes (or hex digits) are to come.
 struct Partial {
   std::uint32_t low = 0, high = 0;
@@ -44,8 +57,7 @@ struct Outline {
   bool silent = false, stepped = false;  // stepped: each byte is asked of Python
   int layout = 0;
   std::vector<std::pair<std::uint8_t, int>> moves, tight;  // byte -> position; tight: only without white space
-  std::vector<Call> calls, closing_calls;
-  bool has_closing_calls = false;
+  std::vector<Call> calls;
 };
 
 // What a watch captures: nothing; or some text that is equal to no other, which allows more than any real text.
@@ -68,6 +80,8 @@ class Network {
   virtual int resume(int returning, int label) = 0;
   // `captured` is null for none and for kSomeText.
   virtual int label(int labeler, int text_index, std::uint32_t classes, const std::u32string* captured) = 0;
+  // Instead of its calls, those of a position that lead to an end; false: none of its own.
+  virtual bool closing_calls(int object, std::vector<Call>& calls) = 0;
   // Ways on of a stepped position for a closing; false: none of its own.
   virtual bool closing_steps(int object, std::vector<std::pair<std::string, int>>& steps) = 0;
 };
@@ -81,6 +95,8 @@ int next_space(int layout, int space, std::uint8_t byte);
 enum class TextStep { dead, place, character };
 TextStep step_text(TextPlace& place, std::uint8_t byte, std::uint32_t& code_point);
 bool text_ends(const TextPlace& place);
+// Every byte that may lead on from here, and few others: what a walk of a trie need not ask further about.
+ByteSet text_begins(const TextPlace& place);
 std::uint32_t representative(std::uint32_t low, std::uint32_t high);
 std::string utf8(std::uint32_t code_point);
 std::string written_in_json(std::uint32_t code_point);

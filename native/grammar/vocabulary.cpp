@@ -36,6 +36,27 @@ Trie::Trie(std::vector<std::pair<std::string_view, std::int32_t>> tokens) {
   close(0);
   nodes_.push_back({std::uint32_t(nodes_.size()), std::uint32_t(order_.size()), 0, 0, 0});
   find_bytes_below();
+  find_children();
+}
+
+void Trie::find_children() {
+  const std::uint32_t count = size();
+  children_.assign(count + 1, 0);
+  std::vector<std::uint32_t> above(count, 0), path;
+  for (std::uint32_t node = 0; node < count; ++node) {
+    while (!path.empty() && node >= nodes_[path.back()].end) path.pop_back();
+    if (!path.empty()) ++children_[(above[node] = path.back()) + 1];
+    path.push_back(node);
+  }
+  for (std::uint32_t node = 0; node < count; ++node) children_[node + 1] += children_[node];
+  std::vector<std::uint32_t> next(children_.begin(), children_.end() - 1);
+  child_nodes_.resize(count - 1);
+  child_bytes_.resize(count - 1);
+  for (std::uint32_t node = 1; node < count; ++node) {
+    const std::uint32_t place = next[above[node]]++;
+    child_nodes_[place] = node;
+    child_bytes_[place] = nodes_[node].byte;
+  }
 }
 
 namespace {
@@ -93,10 +114,10 @@ void Trie::find_bytes_below() {
   while (!path.empty()) close();
 }
 
-std::uint32_t Trie::child(std::uint32_t node, std::uint8_t byte) const {
-  for (std::uint32_t below = node + 1; below < nodes_[node].end; below = nodes_[below].end)
-    if (nodes_[below].byte == byte) return below;
-  return 0;
+std::uint32_t Trie::child_by(std::uint32_t node, std::uint8_t byte) const {
+  const auto begin = child_bytes_.begin() + children_[node], end = child_bytes_.begin() + children_[node + 1];
+  const auto found = std::lower_bound(begin, end, byte);
+  return found == end || *found != byte ? 0 : child_nodes_[std::size_t(found - child_bytes_.begin())];
 }
 
 namespace {
@@ -126,7 +147,7 @@ std::vector<std::int32_t> Vocabulary::split(std::string_view text) const {
     std::int32_t found = -1;
     std::size_t end = begin;
     for (std::size_t place = begin; place < text.size(); ++place) {
-      node = trie_.child(node, std::uint8_t(text[place]));
+      node = trie_.child_by(node, std::uint8_t(text[place]));
       if (node == 0) break;
       if (trie_.node(node).own) {
         found = trie_.order()[trie_.first(node)];

@@ -35,15 +35,26 @@ class Trie {
   const std::vector<std::int32_t>& order() const { return order_; }
   std::uint32_t first(std::uint32_t node) const { return nodes_[node].first; }
   std::uint32_t last(std::uint32_t node) const { return nodes_[nodes_[node].end].first; }
+  // The nodes right below a node, in order, are child(i) by the byte child_byte(i), from children(node) to
+  // children(node + 1): a walk passes over those that it does not want without a look at them.
+  std::uint32_t children(std::uint32_t node) const { return children_[node]; }
+  std::uint32_t child(std::uint32_t place) const { return child_nodes_[place]; }
+  std::uint8_t child_byte(std::uint32_t place) const { return child_bytes_[place]; }
   // The node below `node` for a byte, or 0.
-  std::uint32_t child(std::uint32_t node, std::uint8_t byte) const;
-  std::size_t bytes() const { return nodes_.size() * (sizeof(TrieNode) + sizeof(BytesBelow)) + order_.size() * sizeof(std::int32_t); }
+  std::uint32_t child_by(std::uint32_t node, std::uint8_t byte) const;
+  std::size_t bytes() const {
+    const std::size_t of_node = sizeof(TrieNode) + sizeof(BytesBelow) + 2 * sizeof(std::uint32_t) + 1;
+    return nodes_.size() * of_node + order_.size() * sizeof(std::int32_t);
+  }
 
  private:
   std::vector<TrieNode> nodes_;  // and one after the last
   void find_bytes_below();
+  void find_children();
 
   std::vector<BytesBelow> below_;
+  std::vector<std::uint32_t> children_, child_nodes_;
+  std::vector<std::uint8_t> child_bytes_;
   std::vector<std::int32_t> order_;
 };
 

@@ -58,6 +58,46 @@ CASES: list[tuple[Any, list[Any], list[Any]]] = [
     ({**OBJECT, "additionalProperties": False}, [{"b": "x"}], [{"b": "x", "z": 1}]),
     ({"patternProperties": {"^x": {"type": "null"}}}, [{"x": None, "y": 1}], [{"x1": 0}]),
     ({"propertyNames": {"maxLength": 1}}, [{"a": 1}, {}], [{"ab": 1}]),
+    (
+        {
+            "properties": {"a": True},
+            "anyOf": [{"properties": {"b": {"const": 1}}}, True],
+            "unevaluatedProperties": False,
+        },
+        [{"a": 0, "b": 1}, {}],
+        [{"b": 2}, {"a": 0, "c": 1}],
+    ),
+    (
+        {
+            "if": {"required": ["a"], "properties": {"a": True}},
+            "then": {"properties": {"b": True}},
+            "else": {"properties": {"c": True}},
+            "unevaluatedProperties": {"type": "null"},
+        },
+        [{"a": 1, "b": 1, "c": None}, {"c": 1}],
+        [{"a": 1, "c": 1}, {"b": 1}],
+    ),
+    (
+        {"prefixItems": [True], "contains": {"type": "string"}, "unevaluatedItems": {"const": 2}},
+        [["x"], [0, "x", 2]],
+        [[], [0, "x", 3]],
+    ),
+    (
+        {
+            "$id": "x:root",
+            "$ref": "tree",
+            "$defs": {
+                "more": {"$dynamicAnchor": "node", "required": ["name"], "$ref": "tree"},
+                "tree": {
+                    "$id": "tree",
+                    "$dynamicAnchor": "node",
+                    "properties": {"below": {"items": {"$dynamicRef": "#node"}}},
+                },
+            },
+        },
+        [{"below": [{"name": 1}]}, {}],
+        [{"below": [{}]}, {"below": [{"name": 1, "below": [{}]}]}],
+    ),
     ({"minProperties": 2, "maxProperties": 2}, [{"a": 1, "b": 2}], [{}, {"a": 1}, {"a": 1, "b": 2, "c": 3}]),
     ({"prefixItems": [{"type": "null"}], "items": {"type": "integer"}}, [[], [None, 1]], [[1], [None, None]]),
     ({"minItems": 1, "maxItems": 2}, [[1], [1, 2]], [[], [1, 2, 3]]),
@@ -109,14 +149,22 @@ def test_white_space_is_bounded() -> None:
     assert not accepts({}, '{"a": 1}', layout="compact")
 
 
+# What is unevaluated depends on which of eight subschemas hold: 256 ways.
+MANY_WAYS = {
+    "anyOf": [{"properties": {f"a{i}": {"type": "integer"}}} for i in range(8)],
+    "unevaluatedProperties": False,
+}
+
+
 @pytest.mark.parametrize(
     ("schema", "error", "says"),
     [
         (
-            {"properties": {"a": {"unevaluatedProperties": False}}},
+            {"properties": {"a": MANY_WAYS}},
             GrammarUnsupportedError,
             "#/properties/a/uneval",
         ),
+        ({"$dynamicRef": "#a"}, GrammarUnsupportedError, "no anchor 'a'"),
         ({"pattern": "(a)\\1"}, GrammarUnsupportedError, "#/pattern"),
         ({"$ref": "#/nowhere"}, GrammarError, "nowhere"),
         ({"$ref": "other.json"}, GrammarUnsupportedError, "other.json"),
@@ -133,11 +181,12 @@ def test_what_cannot_be_enforced_is_named(schema: Any, error: type[Exception], s
 
 
 def test_the_report_tells_what_was_left_out() -> None:
-    schema = {"type": "string", "format": "colour", "x-note": 1, "unevaluatedItems": False}
+    schema = {"type": ["string", "object"], "format": "colour", "x-note": 1, **MANY_WAYS}
     report = Grammar.from_json_schema(schema, strict=False).report
     assert "#/type" in report.enforced
     assert "#/format" in report.ignored and "#/x-note" in report.ignored
-    assert "#/unevaluatedItems" in report.approximated and not report.exact
+    assert "#/unevaluatedProperties" in report.approximated and not report.exact
+    assert "#/unevaluatedProperties" not in report.enforced
 
 
 def nested(depth: int) -> Any:

@@ -47,7 +47,8 @@ class Outline(NamedTuple):
     moves: Sequence[tuple[int, Position]] = ()
     tight: Sequence[tuple[int, Position]] = ()  # only where no white space was read
     calls: Calls = ()
-    closing_calls: Calls | None = None  # instead of calls, for the way to the end
+
+    # A position may also have `closing_calls()`, asked only when a text must end: those that lead there.
 
 
 class BasePosition:

@@ -9,7 +9,6 @@ from octavo.grammar.errors import (
     GrammarEmptyError,
     GrammarError,
     GrammarTooComplexError,
-    GrammarUnsupportedError,
 )
 from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formats import FORMATS
@@ -32,10 +31,10 @@ def compile_schema(
     if layout not in LAYOUTS:
         raise GrammarError(f"layout is one of {', '.join(LAYOUTS)}, not {layout!r}")
     document = SchemaDocument(schema, resources)
-    goals = Goals(document, any_order, layout)
+    goals = Goals(document, any_order, layout, strict)
     report = Report()
     try:
-        _survey(goals, report, strict)
+        _survey(goals, report)
         start = goals.goal(frozenset({(document.root, True)}))
         satisfiable = goals.satisfiable(start)
     except RecursionError:
@@ -45,7 +44,7 @@ def compile_schema(
     return goals.position(start), report
 
 
-def _survey(goals: Goals, report: Report, strict: bool) -> None:
+def _survey(goals: Goals, report: Report) -> None:
     """Reads every schema that can be reached, so that what is wrong or not enforceable is said before any
     text.
     """
@@ -54,12 +53,15 @@ def _survey(goals: Goals, report: Report, strict: bool) -> None:
         place = work.pop()
         schema = document.at(place)
         if isinstance(schema, dict):
-            _check_keywords(goals, place, schema, report, strict)
+            _check_keywords(goals, place, schema, report)
         for kind in _kinds(schema):
             for other in places_in(goals.formulas.of(place, kind)):
                 if other not in seen:
                     seen.add(other)
                     work.append(other)
+    for where, why in goals.formulas.approximated.items():
+        report.enforced = [known for known in report.enforced if known != where]
+        report.approximated[where] = why
 
 
 _OF_NUMBERS = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"))
@@ -78,15 +80,14 @@ def _kinds(schema: Any) -> list[str]:
     return kinds
 
 
-def _check_keywords(goals: Goals, place: str, schema: dict[str, Any], report: Report, strict: bool) -> None:  # noqa: C901 - one branch for each kind
+def _check_keywords(goals: Goals, place: str, schema: dict[str, Any], report: Report) -> None:  # noqa: C901 - one branch for each kind
     legacy = goals.document.draft_at(place) <= 7
     for keyword in schema:
         where = f"{place}/{keyword}"
         if legacy and "$ref" in schema and keyword != "$ref":
             report.ignored[where] = "beside $ref, which stands alone in this draft"
-        elif keyword in ("unevaluatedProperties", "unevaluatedItems"):
-            if not isinstance(schema[keyword], bool) or not schema[keyword]:
-                _refuse(report, where, "is not enforced yet", strict)
+        elif keyword in ("unevaluatedProperties", "unevaluatedItems") and goals.document.draft_at(place) <= 7:
+            report.ignored[where] = "is no keyword of this draft"
         elif keyword == "format":
             known = schema["format"] in FORMATS
             if known:
@@ -106,12 +107,6 @@ def _check_keywords(goals: Goals, place: str, schema: dict[str, Any], report: Re
             report.enforced.append(where)
         elif keyword not in ANNOTATIONS:
             report.ignored[where] = "is no keyword of JSON Schema: an annotation"
-
-
-def _refuse(report: Report, where: str, why: str, strict: bool) -> None:
-    if strict:
-        raise GrammarUnsupportedError(f"{where}: {why}")
-    report.approximated[where] = why
 
 
 def places_in(formula: Any) -> list[str]:

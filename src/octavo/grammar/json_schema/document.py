@@ -32,7 +32,11 @@ class SchemaDocument:
         self._base: dict[str, str] = {}
         self._draft: dict[str, int] = {}
         self._named: dict[str, str] = {}  # absolute URI, perhaps with an anchor -> place
-        self._dynamic: dict[str, list[str]] = {}
+        self._anchored: dict[str, dict[str, str]] = {}  # resource -> its dynamic anchors -> places
+        #: By place, the resources entered on the way to it, outermost first: the dynamic scope.
+        self._scope: dict[str, tuple[str, ...]] = {}
+        self._entered: dict[tuple[str, tuple[str, ...]], str] = {}  # copies for other scopes
+        self._copies: set[str] = set()
         self._resolved: dict[tuple[str, str], str] = {}  # base and reference -> place
         self._synthetic = 0
         self.draft = draft_of(schema, 2020)
@@ -43,12 +47,19 @@ class SchemaDocument:
                 self._named.setdefault(uri, uri + "#")
         self._index("#", schema, "", self.draft)
         self._named[""] = "#"
+        anchors = [anchor for known in self._anchored.values() for anchor in known]
+        #: Whether the meaning of a dynamic reference depends on the way to it.
+        self._contested = len(anchors) > len(set(anchors))
 
     def at(self, place: str) -> Schema:
         return self._at[place]
 
     def draft_at(self, place: str) -> int:
         return self._draft.get(place, self.draft)
+
+    def same_resource(self, place: str, other: str) -> bool:
+        """Whether references in both mean the same."""
+        return self._base[place] == self._base[other]
 
     def child(self, place: str, *keys: str | int) -> str:
         """The place of a subschema below another; it need not be in the usual places for schemas."""
@@ -57,7 +68,7 @@ class SchemaDocument:
             value = value[key]
             below = f"{place}/{str(key).replace('~', '~0').replace('/', '~1')}"
             if below not in self._at:
-                self._index(below, value, self._base[place], self.draft_at(place), everywhere=True)
+                self._index(below, value, self._base[place], self.draft_at(place), self._scope[place])
             place = below
         return place
 
@@ -67,20 +78,32 @@ class SchemaDocument:
         place = f"{near}~{self._synthetic}"
         self._at[place] = schema
         self._base[place] = self._base[near]
-        self._draft[place] = self.draft_at(near)
+        self._draft[place], self._scope[place] = self.draft_at(near), self._scope[near]
+        if near in self._copies:
+            self._copies.add(place)
         return place
 
-    def _index(self, start: str, schema: Schema, base: str, draft: int, everywhere: bool = False) -> None:
-        work: list[tuple[str, Any, str, int, int, bool]] = [(start, schema, base, 0, draft, True)]
+    def _index(
+        self,
+        start: str,
+        schema: Schema,
+        base: str,
+        draft: int,
+        scope: tuple[str, ...] = (),
+        copied: bool = False,
+    ) -> None:
+        work: list[tuple[str, Any, str, int, int, bool, tuple[str, ...]]]
+        work = [(start, schema, base, 0, draft, True, scope)]
+        copied = copied or start.rpartition("/")[0] in self._copies
         while work:
-            place, value, base, depth, draft, is_schema = work.pop()
+            place, value, base, depth, draft, is_schema, scope = work.pop()
             if depth > MAX_DEPTH:
                 raise GrammarTooComplexError(f"the schema nests over {MAX_DEPTH} deep, at {place[:200]}")
             if len(self._at) > MAX_NODES:
                 raise GrammarTooComplexError(f"the schema has over {MAX_NODES} parts")
             if isinstance(value, dict):
                 if is_schema:
-                    base, draft = self._name(place, value, base, draft)
+                    base, draft = self._name(place, value, base, draft, copied)
                 children = [
                     (key, item) for key, item in value.items() if isinstance(item, dict | list | bool)
                 ]
@@ -88,7 +111,11 @@ class SchemaDocument:
                 children = [(str(index), item) for index, item in enumerate(value)]
             else:
                 children = []
+            scope = scope if base in scope else (*scope, base)
             self._at[place], self._base[place], self._draft[place] = value, base, draft
+            self._scope[place] = scope
+            if copied:
+                self._copies.add(place)
             for key, item in children:
                 if (
                     is_schema
@@ -99,28 +126,38 @@ class SchemaDocument:
                     continue
                 below = f"{place}/{key.replace('~', '~0').replace('/', '~1')}"
                 holds_schemas = not (is_schema and isinstance(value, dict) and key in _MAPS)
-                work.append((below, item, base, depth + 1, draft, holds_schemas))
+                work.append((below, item, base, depth + 1, draft, holds_schemas, scope))
 
-    def _name(self, place: str, schema: dict[str, Any], base: str, draft: int) -> tuple[str, int]:
+    def _name(
+        self, place: str, schema: dict[str, Any], base: str, draft: int, copied: bool
+    ) -> tuple[str, int]:
+        """The base and the draft of a schema; its names are noted, unless it is a copy."""
         if isinstance(schema.get("$schema"), str):
             draft = draft_of(schema, draft)
         identity = schema.get("id" if draft <= 4 else "$id")
         if isinstance(identity, str) and not (draft <= 7 and "$ref" in schema):
             if identity.startswith("#") and draft <= 7:
-                self._named.setdefault(join(base, identity), place)
+                if not copied:
+                    self._named.setdefault(join(base, identity), place)
             else:
                 base = urldefrag(join(base, identity))[0]
-                self._named.setdefault(base, place)
+                if not copied:
+                    self._named.setdefault(base, place)
+        if copied:
+            return base, draft
         for keyword in ("$anchor", "$dynamicAnchor"):
             anchor = schema.get(keyword)
             if isinstance(anchor, str):
                 self._named.setdefault(f"{base}#{anchor}", place)
                 if keyword == "$dynamicAnchor":
-                    self._dynamic.setdefault(anchor, []).append(place)
+                    self._anchored.setdefault(base, {}).setdefault(anchor, place)
         return base, draft
 
     def resolve(self, place: str, reference: str) -> str:
         """The place that `reference`, written in the schema at `place`, means."""
+        return self._enter(place, self._target(place, reference))
+
+    def _target(self, place: str, reference: str) -> str:
         key = (self._base[place], reference)
         if key not in self._resolved:
             self._resolved[key] = self._resolve(place, reference)
@@ -149,7 +186,7 @@ class SchemaDocument:
 
     def _follow(self, place: str, reference: str, target: str, fragment: str) -> str:
         if fragment and not fragment.startswith("/"):
-            raise GrammarSyntaxError(f"{place}/$ref: there is no anchor {fragment!r}")
+            raise GrammarUnsupportedError(f"{place}/$ref: there is no anchor {fragment!r}")
         for token in unquote(fragment).split("/")[1:]:
             key = token.replace("~1", "/").replace("~0", "~")
             value = self._at[target]
@@ -162,21 +199,35 @@ class SchemaDocument:
         return target
 
     def resolve_dynamic(self, place: str, reference: str) -> str:
-        """A $dynamicRef where it is static: one schema alone has the anchor, or the reference names no anchor
-        of it.
+        """A $dynamicRef: the outermost resource entered so far that has the anchor says what it means, if the
+        reference itself leads to such an anchor (2020-12, Core, section 8.2.3.2).
         """
-        target = self.resolve(place, reference)
+        target = self._target(place, reference)
         anchor = urldefrag(reference)[1]
         schema = self._at[target]
-        if (
-            isinstance(schema, dict)
-            and schema.get("$dynamicAnchor") == anchor
-            and len(self._dynamic[anchor]) > 1
-        ):
-            raise GrammarUnsupportedError(
-                f"{place}/$dynamicRef: several schemas have the dynamic anchor {anchor!r}"
-            )
-        return target
+        if isinstance(schema, dict) and schema.get("$dynamicAnchor") == anchor:
+            for resource in self._scope[place]:
+                if anchor in self._anchored.get(resource, {}):
+                    target = self._anchored[resource][anchor]
+                    break
+        return self._enter(place, target)
+
+    def _enter(self, place: str, target: str) -> str:
+        """The target as reached from `place`: a copy of it where dynamic references then mean another."""
+        if not self._contested:
+            return target
+        scope = self._anchoring((*self._scope[place], self._base[target]))
+        if scope == self._anchoring(self._scope[target]):
+            return target
+        key = (target, scope)
+        if key not in self._entered:
+            copy = self._entered[key] = f"{target}@{len(self._entered) + 1}"
+            self._index(copy, self._at[target], self._base[target], self.draft_at(target), scope, copied=True)
+        return self._entered[key]
+
+    def _anchoring(self, scope: tuple[str, ...]) -> tuple[str, ...]:
+        """Those resources of a scope that can matter."""
+        return tuple(dict.fromkeys(resource for resource in scope if resource in self._anchored))
 
 
 def join(base: str, reference: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from octavo.grammar.errors import GrammarSyntaxError, GrammarUnsupportedError
 from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formats import FORMATS
+from octavo.grammar.json_schema.unevaluated import Unevaluated
 
 Formula = Any
 TYPES = ("null", "false", "true", "number", "string", "array", "object")
@@ -40,8 +41,11 @@ ENFORCED = frozenset(
 class Formulas:
     """The formula of each place for each type, made once."""
 
-    def __init__(self, document: SchemaDocument) -> None:
+    def __init__(self, document: SchemaDocument, strict: bool = True) -> None:
         self.document = document
+        self.strict = strict
+        self.approximated: dict[str, str] = {}  # where not strict: what is left out, and why
+        self._unevaluated = Unevaluated(document)
         self._made: dict[tuple[str, str], Formula] = {}
 
     def of(self, place: str, kind: str) -> Formula:
@@ -180,6 +184,8 @@ class Formulas:
             result.append(contained)
         if schema.get("uniqueItems") is True:
             result.append(("unique",))
+        if "unevaluatedItems" in schema and document.draft_at(place) > 7:
+            result.append(self._left_over(place, "unevaluatedItems"))
         return result
 
     def _object(self, place: str, schema: dict[str, Any]) -> list[Formula]:
@@ -204,7 +210,18 @@ class Formulas:
         least, most = schema.get("minProperties", 0), schema.get("maxProperties")
         if least or most is not None:
             result.append(("count", *bounds(place, "Properties", least, most)))
+        if "unevaluatedProperties" in schema and document.draft_at(place) > 7:
+            result.append(self._left_over(place, "unevaluatedProperties"))
         return result + self._dependencies(place, schema)
+
+    def _left_over(self, place: str, keyword: str) -> Formula:
+        try:
+            return self._unevaluated.formula(place, keyword)
+        except GrammarUnsupportedError as error:
+            if self.strict:
+                raise
+            self.approximated[f"{place}/{keyword}"] = str(error)
+            return True
 
     def _dependencies(self, place: str, schema: dict[str, Any]) -> list[Formula]:
         document = self.document

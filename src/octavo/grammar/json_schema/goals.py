@@ -28,13 +28,19 @@ MAX_DEPTH = 120
 class Goals:
     """Everything that one schema's positions share."""
 
-    def __init__(self, document: SchemaDocument, any_order: bool = False, layout: str = "flexible") -> None:
+    def __init__(
+        self,
+        document: SchemaDocument,
+        any_order: bool = False,
+        layout: str = "flexible",
+        strict: bool = True,
+    ) -> None:
         self.document = document
         self.any_order = any_order
         self.layout = layout
         self.layout_number = len(LAYOUTS) - 1 - LAYOUTS.index(layout)
         self.algebra = Algebra()
-        self.formulas = Formulas(document)
+        self.formulas = Formulas(document, strict)
         self.scalars = Scalars(self.algebra, self.formulas)
         self.finder = CaseFinder(self.formulas, self.disjoint)
         self._alternatives: dict[Goal, tuple[Position, ...]] = {}

@@ -150,15 +150,18 @@ class NumberLanguage:
         no_point = algebra.repeat(algebra.characters([(45, 45), (48, 57)]), 0, UNBOUNDED)
         #: Written without a point.
         self.pointless = algebra.both(self.plain, no_point)
-        self.whole = algebra.both(
-            self.plain, algebra.concat(no_point, algebra.optional(algebra.literal(".0")))
-        )
+        perhaps_zero = algebra.concat(no_point, algebra.optional(algebra.literal(".0")))
+        self.whole = algebra.both(self.plain, perhaps_zero)
+        self._all_whole = {no_point, perhaps_zero}  # beside `plain`, or by themselves
 
     def compare(self, value: object, allowed: set[int]) -> int:
         """x with sign(x - value) in `allowed`."""
         number = decimal_of(value)
         whole, fraction = digits_of(number)
-        return self.algebra.leaf(Comparison(number < 0, whole, fraction, frozenset(allowed)))
+        leaf = self.algebra.leaf(Comparison(number < 0, whole, fraction, frozenset(allowed)))
+        if not fraction and allowed == {0}:
+            self._all_whole.add(leaf)
+        return leaf
 
     def multiple(self, value: object) -> int:
         whole, fraction = digits_of(decimal_of(value))
@@ -167,4 +170,16 @@ class NumberLanguage:
             raise GrammarTooComplexError(
                 f"multipleOf {value} would need {modulus} states; the limit is 999,999"
             )
-        return self.algebra.leaf(Multiple(modulus, len(fraction)))
+        leaf = self.algebra.leaf(Multiple(modulus, len(fraction)))
+        if not fraction:
+            self._all_whole.add(leaf)
+        return leaf
+
+    def surely_whole(self, expression: int) -> bool:
+        """Whether the form of an expression shows already that only whole numbers match; False: unknown."""
+        if expression in self._all_whole:
+            return True
+        kind, *parts = self.algebra.term(expression)
+        if kind == "both":
+            return any(self.surely_whole(member) for member in parts[0])
+        return kind == "either" and all(self.surely_whole(member) for member in parts[0])

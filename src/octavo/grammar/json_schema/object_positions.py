@@ -46,8 +46,7 @@ class ObjectPosition(BasePosition):
             goes_on = shape.key(progress) is not None
             tight = ((0x2C, ObjectPosition(shape, NEXT, progress)),) if goes_on else ()
             return Outline(layout=layout if closes else 0, moves=moves, tight=tight)
-        closing = self.closing_calls() if phase != VALUE else None
-        return Outline(layout=layout, moves=moves, calls=self.calls(), closing_calls=closing)
+        return Outline(layout=layout, moves=moves, calls=self.calls())
 
     def ending(self) -> int | None:
         return 0 if self.phase == CLOSED else None

@@ -54,13 +54,7 @@ class ObjectShape:
                 late[item[1]] = None
             elif kind == "count":
                 self.least = max(self.least, item[1])
-                self.most = (
-                    item[2]
-                    if self.most is None
-                    else self.most
-                    if item[2] is None
-                    else min(self.most, item[2])
-                )
+                self.most = min((most for most in (self.most, item[2]) if most is not None), default=None)
             else:
                 spec = item[1]
                 (names if spec[0] == "name" else late).update(dict.fromkeys(_names_in(spec)))
@@ -75,6 +69,7 @@ class ObjectShape:
         self._labels: list[tuple[int, int, str]] = []  # name index or -1, classes, text
         self._label_ids: dict[tuple[int, int, str], int] = {}
         self._keys: dict[Progress, int] = {}
+        self._extra_goals: dict[int, Goal | None] = {}
         self._satisfiable: bool | None = None
         self._prepare_classes()
         # Distinct keys must be told apart only where they are counted up to a least number.
@@ -136,6 +131,11 @@ class ObjectShape:
         return goal is not None and self.goals.satisfiable(goal)
 
     def extra_goal(self, classes: int) -> Goal | None:
+        if classes not in self._extra_goals:
+            self._extra_goals[classes] = self._find_extra_goal(classes)
+        return self._extra_goals[classes]
+
+    def _find_extra_goal(self, classes: int) -> Goal | None:
         goals = [goal for index, goal in self._class_goals if index < 0 or classes >> index & 1]
         return None if None in goals else self.goals.goal(*(goal for goal in goals if goal is not None))
 
@@ -263,12 +263,7 @@ class ObjectShape:
     def key(self, progress: Progress) -> Position | None:
         """The place before the next key; None where there cannot be one."""
         if progress not in self._keys:
-            allowed = [i for i in self.next_names(progress) if self._leads_on(progress, i)]
-            algebra, scalars = self.goals.algebra, self.goals.scalars
-            parts = [scalars.texts(self.names[index] for index in allowed)]
-            if self._leads_on(progress, -1):
-                parts.append(self._unnamed(progress))
-            self._keys[progress] = algebra.either(*parts)
+            self._keys[progress] = self._find_key(progress)
         expression = self._keys[progress]
         if not self.goals.algebra.live(expression):
             return None
@@ -278,6 +273,18 @@ class ObjectShape:
             expression,
             watch=replace(watch, text="") if self._captures(progress) else watch,
         )
+
+    def _find_key(self, progress: Progress) -> int:
+        algebra, scalars = self.goals.algebra, self.goals.scalars
+        allowed = [i for i in self.next_names(progress) if self._leads_on(progress, i)]
+        if not self._leads_on(progress, -1):
+            return scalars.texts(self.names[index] for index in allowed)
+        if self.extras() == algebra.anything:
+            # All keys but a few: far fewer derivatives than names on one side and all others on the other.
+            barred = set(range(len(self.names))).difference(allowed)
+            texts = [*(self.names[index] for index in sorted(barred)), *sorted(progress.used)]
+            return algebra.negate(scalars.texts(texts)) if texts else algebra.anything
+        return algebra.either(scalars.texts(self.names[index] for index in allowed), self._unnamed(progress))
 
     def needed_key(self, progress: Progress) -> Position | None:
         """The place before the next key that must come; None where none must."""
@@ -332,6 +339,9 @@ class ObjectShape:
         goal = self.name_goal(index) if index >= 0 else self.extra_goal(classes)
         if goal is None:
             return ()
+        if not self.claims:
+            after = self.advance(progress, index, text)
+            return ((goal, after),) if self.goals.satisfiable(goal) else ()
         applying = [
             claim
             for claim in range(len(self.claims))

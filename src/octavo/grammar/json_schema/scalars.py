@@ -25,6 +25,7 @@ class Scalars:
         self._expressions: dict[tuple[str, str, bool], int] = {}
         self._patterns: dict[str, int] = {}
         self._tries: dict[tuple[str, ...], int] = {}
+        self._numbers: dict[tuple[int, int], int] = {}  # by expression and how many are spelled
         self._spelled: set[str] = set()  # whole numbers that the schema writes with a point
         self._active: set[tuple[str, str, bool]] = set()
 
@@ -39,14 +40,20 @@ class Scalars:
         """The texts of the numbers that satisfy the goal; whole numbers without a point where all must be
         whole.
         """
-        expression, numbers, algebra = self.of(goal, "number"), self.numbers, self.algebra
-        if expression == algebra.anything:
-            return numbers.free
+        expression = self.of(goal, "number")
+        if expression == self.algebra.anything:
+            return self.numbers.free
+        known = (expression, len(self._spelled))
+        if known not in self._numbers:
+            self._numbers[known] = self._written(expression)
+        return self._numbers[known]
+
+    def _written(self, expression: int) -> int:
+        numbers, algebra = self.numbers, self.algebra
         if expression in (numbers.whole, numbers.pointless):
             return numbers.pointless
         plain = algebra.both(expression, numbers.plain)
-        members = algebra.term(expression)[1] if algebra.term(expression)[0] == "both" else ()
-        if numbers.whole in members or numbers.pointless in members or self._all_whole(plain):
+        if numbers.surely_whole(expression) or self._all_whole(plain):
             # 2.0 only where the schema itself writes so.
             return algebra.both(plain, algebra.either(numbers.pointless, self.texts(sorted(self._spelled))))
         return plain

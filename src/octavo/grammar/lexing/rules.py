@@ -167,7 +167,7 @@ class Place(Silent):
         return self.rules.closing_calls(self)
 
     def outline(self) -> Outline | None:
-        return Outline(ending=self.ending(), calls=self.calls(), closing_calls=self.closing_calls())
+        return Outline(ending=self.ending(), calls=self.calls())
 
 
 @dataclass(frozen=True, slots=True)
