@@ -52,6 +52,12 @@ struct Loop {
   bool others = false;  // every character beyond ASCII
 };
 
+// ASCII bytes that all lead to one state.
+struct Run {
+  std::uint64_t ascii[2] = {0, 0};
+  int target = kDead;
+};
+
 struct State {
   std::vector<Pair> pairs;
   std::vector<int> endings;
@@ -60,6 +66,8 @@ struct State {
   int free = 0;  // as of its position, where that is alone and has no caller
   bool loop_known = false;
   std::unique_ptr<Loop> loop;
+  bool run_known = false;
+  Run run;
   const ByteSet* begins = nullptr;     // its position's, where that is alone, else `all_begins`
   std::unique_ptr<ByteSet> all_begins;
   bool has_text = false;  // some of its positions are in a text
@@ -104,6 +112,12 @@ class Automaton {
     const ByteSet* known = states_[std::size_t(state)]->begins;
     return known ? *known : find_begins(state);
   }
+  // The largest such set in a text; none where `target` is kDead.
+  const Run& run(int state) {
+    State& here = *states_[std::size_t(state)];
+    if (!here.run_known) find_run(state);
+    return here.run;
+  }
   int close(const std::vector<Pair>& pairs);
   int state_of(int position) { return close({{position, kRoot}}); }
   // A position without what it calls or where it ends: only the bytes that it takes itself.
@@ -120,6 +134,7 @@ class Automaton {
  private:
   friend class Closure;
   void find_loop(State& state);
+  void find_run(int state);
   const ByteSet& find_begins(int state);
   const ByteSet& position_begins(int position);
   void fill_alike(Position& position, std::uint8_t byte, int target);

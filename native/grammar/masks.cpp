@@ -26,11 +26,6 @@ bool within(const std::vector<Range>& ranges, std::uint32_t place) {
   return after != ranges.begin() && place < (after - 1)->last;
 }
 
-bool stays(const Loop* loop, const BytesBelow& below) {
-  if (!loop || (below.ascii[0] & ~loop->ascii[0]) != 0 || (below.ascii[1] & ~loop->ascii[1]) != 0) return false;
-  return !below.others || (loop->others && below.utf8);
-}
-
 }  // namespace
 
 std::size_t Inside::bytes() const {
@@ -97,24 +92,7 @@ void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
     const int target = automaton_.step(above.state, here.byte);
     if (target == kDead) continue;
     const State& state = automaton_.state(target);
-    if (with_reference && state.free > 0 && (state.free == kEndless || state.free >= here.characters)) {
-      const int label = automaton_.position(state.pairs[0].position).text.label;
-      if (!found.has_reference_label || found.reference_label == label) {
-        found.has_reference_label = true;
-        found.reference_label = label;
-        const Range range{here.first, trie.last(node)};
-        if (!found.as_reference.empty() && found.as_reference.back().last == range.first)
-          found.as_reference.back().last = range.last;
-        else
-          found.as_reference.push_back(range);
-        continue;
-      }
-    }
-    if (here.end > node + 1 && state.endings.empty() && stays(automaton_.loop(target), trie.below(node))) {
-      const auto begin = trie.order().begin();
-      found.tokens.insert(found.tokens.end(), begin + here.first, begin + trie.last(node));
-      continue;
-    }
+    if (take_whole(node, target, with_reference, found)) continue;
     if (!state.pairs.empty())
       for (std::uint32_t place = 0; place < here.own; ++place) found.tokens.push_back(trie.order()[here.first + place]);
     for (int label : state.endings) found.holes.push_back({node, label, int(path.size())});
@@ -156,7 +134,7 @@ void MaskMaker::walk(const Trie& trie, std::uint32_t root, int start, std::vecto
     const int target = automaton_.step(above.state, here.byte);
     if (target == kDead) continue;
     const bool in_doubt = doubtful && (above.in_doubt || automaton_.state(target).has_text);
-    if (here.end > node + 1 && !in_doubt && stays(automaton_.loop(target), trie.below(node))) {
+    if (here.end > node + 1 && !in_doubt && stays(target, trie.below(node))) {
       const auto begin = trie.order().begin();
       tokens.insert(tokens.end(), begin + here.first, begin + trie.last(node));
       continue;
@@ -223,6 +201,7 @@ std::shared_ptr<const Inside> MaskMaker::make_inside(int index) {
     std::size_t kept = 0;
     for (const Range& range : found.as_reference) kept += range.last - range.first;
     made->reference = reference;
+    made->ends_as_reference = found.has_reference_label;
     made->reference_label = own_label ? kOwnLabel : found.reference_label;
     made->as_reference = std::move(found.as_reference);
     if (kept * 2 > trie.order().size() || kept > 8 * kSparse) {
@@ -305,7 +284,7 @@ void MaskMaker::leave(const Inside& inside, const Pair& pair, std::vector<std::i
       if (!only || within(*only, std::uint32_t(vocabulary_->rank(token)))) tokens.push_back(token);
   };
   for (const Exit& exit : inside.exits) go(exit, exit.label, nullptr);
-  if (inside.reference)
+  if (inside.reference && inside.ends_as_reference)
     for (const Exit& exit : inside.reference->exits) go(exit, inside.reference_label, &inside.as_reference);
 }
 

@@ -40,6 +40,7 @@ struct Inside {
   // Where the bits are those of an unconditional string: which tokens are as there, and the label of their ends.
   std::shared_ptr<const Inside> reference;
   std::vector<Range> as_reference;
+  bool ends_as_reference = false;  // false: none of them ends there
   int reference_label = kOwnLabel;
   bool factored = true;  // false: ends are everywhere, so that a mask is better walked whole
   std::size_t bytes() const;
@@ -101,6 +102,10 @@ class MaskMaker {
   // `doubtful`, if given, gets the tokens on whose way another text begins.
   void walk(const Trie& trie, std::uint32_t root, int state, std::vector<std::int32_t>& tokens,
             std::vector<std::int32_t>* doubtful = nullptr);
+  // Subtrees of the vocabulary's trie of which all tokens stay inside a rule, without a look at each.
+  bool take_whole(std::uint32_t node, int state, bool with_reference, Found& found);
+  bool stays(int state, const BytesBelow& below) const;
+  bool runs_on(int state, std::uint32_t node) const;
   bool allowed(const Pair& pair, std::int32_t token);
   std::shared_ptr<const Inside> inside(int position);
   std::shared_ptr<const Inside> make_inside(int position);

@@ -1,0 +1,76 @@
+// Runs: characters of a text after which, whichever they are, the text goes on in the same way.  A counted class such as
+// [a-z]{1,64} is one run after another; a subtree of the vocabulary's trie within them is taken whole.
+#include <bit>
+
+#include "grammar/automaton.h"
+
+namespace octavo::grammar {
+
+namespace {
+
+struct Ascii {
+  std::uint64_t words[2] = {0, 0};
+  int count() const { return std::popcount(words[0]) + std::popcount(words[1]); }
+};
+
+Ascii range(std::uint32_t low, std::uint32_t high) {
+  Ascii result;
+  for (std::uint32_t code = low; code <= std::min(high, 0x7Fu); ++code)
+    result.words[code / 64] |= std::uint64_t(1) << (code % 64);
+  return result;
+}
+
+// The most of `set` that leads to one target.
+Ascii alike(const Moves& moves, const Ascii& set) {
+  std::vector<std::pair<int, Ascii>> groups{{kDead, set}};  // at first what no interval covers
+  for (const Move& move : moves) {
+    if (move.low > 0x7F) break;
+    const Ascii covered = range(move.low, move.high);
+    std::size_t group = 1;
+    while (group < groups.size() && groups[group].first != move.target) ++group;
+    if (group == groups.size()) groups.push_back({move.target, {}});
+    for (int word = 0; word < 2; ++word) {
+      groups[group].second.words[word] |= covered.words[word] & set.words[word];
+      groups[0].second.words[word] &= ~covered.words[word];
+    }
+  }
+  Ascii best;
+  for (const auto& [target, found] : groups)
+    if (found.count() > best.count()) best = found;
+  return best;
+}
+
+}  // namespace
+
+void Automaton::find_run(int index) {
+  State& state = *states_[std::size_t(index)];
+  state.run_known = true;
+  if (state.pairs.size() != 1 || !state.endings.empty()) return;
+  const Position& here = position(state.pairs[0].position);
+  const TextPlace& place = here.text;
+  const bool whole = place.mode == Mode::body || (place.mode == Mode::plain && place.partial == Partial{});
+  if (here.kind != Position::Kind::text || !whole) return;
+  Ascii set;
+  for (const Move& move : place.algebra->live_moves(place.expression)) {
+    const Ascii covered = range(move.low, move.high);
+    for (int word = 0; word < 2; ++word) set.words[word] |= covered.words[word];
+  }
+  if (place.mode == Mode::body) {  // bytes that mean something else there
+    set.words[0] &= ~(range(0, 0x1F).words[0] | range('"', '"').words[0]);
+    set.words[1] &= ~range('\\', '\\').words[1];
+  }
+  set = alike(place.algebra->live_moves(place.expression), set);
+  if (place.watch >= 0) {
+    const Watch& watch = watches_[std::size_t(place.watch)];
+    if (watch.captured != kNothing) return;
+    set = alike(watch.algebra->moves(watch.texts), set);
+    for (int expression : watch.classes) set = alike(watch.algebra->moves(expression), set);
+  }
+  if (set.count() == 0) return;
+  const int byte = set.words[0] ? std::countr_zero(set.words[0]) : 64 + std::countr_zero(set.words[1]);
+  const int target = step(index, std::uint8_t(byte));
+  State& found = *states_[std::size_t(index)];
+  found.run = {{set.words[0], set.words[1]}, target};
+}
+
+}  // namespace octavo::grammar
