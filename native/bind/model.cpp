@@ -107,10 +107,14 @@ void bind_weights(nb::class_<Model>& model) {
       }, "threads"_a, "max_tokens"_a, "isa"_a = "")
       .def("buffer", &Model::buffer, "width"_a)
       .def("vector", [](Model& self, const Floats& values) { return self.vector(values.data(), int(values.size())); })
-      .def("matrix", [](Model& self, int type, int rows, int columns, const Bytes& bytes, bool coarsely) {
+      .def("matrix", [](Model& self, int type, int rows, int columns, const Bytes& bytes, const std::string& packing) {
         check_bytes(type, rows, columns, bytes);
-        return self.matrix(type, rows, columns, bytes.data(), coarsely);
-      }, "type"_a, "rows"_a, "columns"_a, "bytes"_a, "coarsely"_a = false, nb::keep_alive<1, 5>())
+        using octavo::Packing;
+        require(packing == "exact" || packing == "coarse" || packing == "pairs", "packing must be exact, coarse or pairs");
+        return self.matrix(type, rows, columns, bytes.data(),
+                           packing == "exact" ? Packing::Exact : packing == "coarse" ? Packing::Coarse : Packing::Pairs);
+      }, "type"_a, "rows"_a, "columns"_a, "bytes"_a, "packing"_a = "exact", nb::keep_alive<1, 5>())
+      .def_prop_ro("bfloat_products", &Model::bfloat_products)
       .def("table", [](Model& self, int type, int rows, int columns, const Bytes& bytes) {
         check_bytes(type, rows, columns, bytes);
         return self.table(type, rows, columns, bytes.data());

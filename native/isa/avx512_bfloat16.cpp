@@ -1,14 +1,34 @@
-// Training's kernels on AVX-512 with bfloat16 products.
+// AVX-512 with bfloat16 products: matmuls of pairs, and training's kernels.
 #include "isa/vector_avx512.h"
 
 #include <algorithm>
 
+#include "ops/matmul.h"
 #include "ops/rows.h"
 #include "ops/training_attention.h"
 #include "ops/training_rows.h"
 #include "ops/training_weights.h"
 
 namespace octavo {
+namespace {
+
+void matmul_or_pairs(const MatmulTask& task, int begin, int end) {
+  if (task.matrix.format.codes == Codes::Pairs) return float_sweep<Codes::Pairs>(task, begin, end);
+  avx512_kernels()->matmul(task, begin, end);
+}
+
+}  // namespace
+
+const Kernels* avx512_bfloat16_kernels() {
+  static const Kernels kernels = [] {
+    Kernels all = *avx512_kernels();
+    all.name = "avx512-bf16";
+    all.matmul = matmul_or_pairs;
+    all.bfloat_products = true;
+    return all;
+  }();
+  return &kernels;
+}
 
 const TrainingKernels* avx512_bfloat16_training_kernels() {
   static const TrainingKernels kernels{training_attention,         training_attention_backward, training_activation<false>,

@@ -11,13 +11,25 @@
 
 namespace octavo {
 
+#if defined(__x86_64__)
+namespace {
+
+bool has_avx512() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+}
+
+}  // namespace
+#endif
+
 std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> found;
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
+  if (has_avx512()) {
+    if (__builtin_cpu_supports("avx512bf16")) found.push_back(avx512_bfloat16_kernels());
     found.push_back(avx512_kernels());
+  }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
     if (__builtin_cpu_supports("avxvnni")) found.push_back(avx2_vnni_kernels());
     found.push_back(avx2_kernels());
@@ -50,10 +62,7 @@ const Kernels* choose_kernels(const std::string& name) {
 
 const TrainingKernels* training_kernels() {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
-    return avx512_bfloat16_training_kernels();
+  if (has_avx512() && __builtin_cpu_supports("avx512bf16")) return avx512_bfloat16_training_kernels();
 #endif
   return nullptr;
 }

@@ -151,6 +151,7 @@ inline I dot_wide(I acc, B codes, const std::int8_t* four) {
 
 // Too few registers for a panel's codes beside a token's sums.
 constexpr bool kLinesFirst = true;
+constexpr int kFloatPanels = 1;
 
 // To the second-level cache, as in vector_avx512.h.
 // Always inlined: the compiler takes a function that only prefetches for one without effect, and drops calls of it.

@@ -94,10 +94,20 @@ inline B wide(B codes) { return codes; }
 inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, codes, four); }
 
 constexpr bool kLinesFirst = false;
+constexpr int kFloatPanels = 4;  // whose sums of a tile of tokens fit the registers
 // Sums of products need no narrower place on their way.
 using Pairs = I;
 inline Pairs begin_pairs(I sum) { return sum; }
 inline I end_pairs(I, Pairs sum) { return sum; }
+
+#ifdef __AVX512BF16__
+#define OCTAVO_BFLOAT_PRODUCTS
+// As add_pairs in matmul.h, but for denormals, which are zeros.
+inline F add_pairs(F acc, const std::uint8_t* weights, const float* pair) {
+  const __m512i two = _mm512_loadu_si512(weights), inputs = _mm512_castps_si512(_mm512_set1_ps(*pair));
+  return {_mm512_dpbf16_ps(acc.v, (__m512bh)two, (__m512bh)inputs)};
+}
+#endif
 
 // To the second-level cache: the first keeps few misses in flight, and a step of several tokens waited for them.
 // Always inlined: the compiler takes a function that only prefetches for one without effect, and drops calls of it.

@@ -104,6 +104,7 @@ inline B wide(B codes) { OCTAVO_FOUR(B, veorq_u8(codes.v[h], vdupq_n_u8(0x80)));
 inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, codes, four); }
 
 constexpr bool kLinesFirst = false;
+constexpr int kFloatPanels = 1;
 // Sums of products need no narrower place on their way.
 using Pairs = I;
 inline Pairs begin_pairs(I sum) { return sum; }

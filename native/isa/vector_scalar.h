@@ -90,6 +90,7 @@ inline B wide(B codes) { return codes; }
 inline I dot_wide(I acc, const B& codes, const std::int8_t* four) { return dot(acc, codes, four); }
 
 constexpr bool kLinesFirst = false;
+constexpr int kFloatPanels = 1;
 // Sums of products need no narrower place on their way.
 using Pairs = I;
 inline Pairs begin_pairs(I sum) { return sum; }

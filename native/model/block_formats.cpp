@@ -151,14 +151,16 @@ BlockType block_type(int number) {
 }
 
 int block_elements(BlockType type) {
-  if (type == BlockType::F32 || type == BlockType::F16 || type == BlockType::BF16) return 1;
+  if (type == BlockType::F32 || type == BlockType::F16 || type == BlockType::BF16 ||
+      type == BlockType::Pairs)
+    return 1;
   return is_super(type) ? 256 : 32;
 }
 
 int block_bytes(BlockType type) {
   switch (type) {
     case BlockType::F32: return 4;
-    case BlockType::F16: case BlockType::BF16: return 2;
+    case BlockType::F16: case BlockType::BF16: case BlockType::Pairs: return 2;
     case BlockType::Q4_0: case BlockType::IQ4_NL: return 18;
     case BlockType::Q4_1: return 20;
     case BlockType::Q5_0: return 22;
@@ -182,6 +184,7 @@ PanelFormat panel_format(BlockType type) {
     case BlockType::F32: return {Codes::F32, Scales::None};
     case BlockType::F16: return {Codes::F16, Scales::None};
     case BlockType::BF16: return {Codes::BF16, Scales::None};
+    case BlockType::Pairs: return {Codes::Pairs, Scales::None};
     case BlockType::Q4_0: return {Codes::U4, Scales::D, 8};
     case BlockType::Q4_1: return {Codes::U4, Scales::DM};
     case BlockType::Q5_0: return {Codes::U5, Scales::D, 16};
@@ -286,7 +289,7 @@ void write_scales(BlockType type, const std::uint8_t* row, int group, int panel_
     std::memcpy(at + 2 * panel_row, &value, 2);
   }
   if (scales == Scales::KDM || scales == Scales::KD16 || scales == Scales::KDM16) {
-    std::uint8_t pair[2];
+    std::uint8_t pair[2] = {};
     scale_pair(type, block, sub, pair);
     at[panel_row] = pair[0], at[16 + panel_row] = pair[1];
   }
@@ -318,9 +321,12 @@ void pack_panel(BlockType type, const std::uint8_t* first_row, int rows, int col
   const std::size_t stride = row_bytes(type, columns);
   if (format.is_float()) {
     const std::size_t size = block_bytes(type);
+    const int together = type == BlockType::Pairs ? 2 : 1;  // columns
     for (int r = 0; r < rows; ++r)
-      for (int column = 0; column < columns; ++column)
-        std::memcpy(panel + (std::size_t(column) * kPanelRows + r) * size, first_row + stride * r + size * column, size);
+      for (int column = 0; column < columns; ++column) {
+        const std::size_t at = (std::size_t(column / together) * kPanelRows + r) * together + column % together;
+        std::memcpy(panel + at * size, first_row + stride * r + size * column, size);
+      }
     return;
   }
   const int groups = columns / kGroup;

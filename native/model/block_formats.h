@@ -7,10 +7,11 @@
 
 namespace octavo {
 
-// ggml's numbers.
+// ggml's numbers, and one that no file has: bfloat16 as the products of some processors want it (Codes::Pairs).
 enum class BlockType : int {
   F32 = 0, F16 = 1, Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q2_K = 10, Q3_K = 11, Q4_K = 12, Q5_K = 13,
   Q6_K = 14, IQ4_NL = 20, IQ4_XS = 23, BF16 = 30, TQ1_0 = 34, TQ2_0 = 35, MXFP4 = 39,
+  Pairs = 1000,
 };
 
 // Throws std::invalid_argument for a number that is none of the above.

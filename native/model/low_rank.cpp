@@ -20,11 +20,6 @@
 namespace octavo {
 namespace {
 
-std::uint16_t bfloat_from_float(float value) {
-  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
-  return std::uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
 inline float widened(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t(bits) << 16); }
 
 constexpr int kWidth = 16;  // numbers that are computed together, whatever vectors the processor has

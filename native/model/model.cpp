@@ -26,16 +26,21 @@ void round_block(const float* values, std::uint8_t* block) {
   for (int i = 0; i < kGroup / 2; ++i) block[2 + i] = std::uint8_t(code(i) | code(i + kGroup / 2) << 4);
 }
 
-void pack_coarsely(BlockType type, const std::uint8_t* bytes, int rows, int columns, std::uint8_t* panel) {
-  const std::size_t coarse_bytes = row_bytes(BlockType::Q4_0, columns);
+// to: Q4_0 or Pairs.
+void pack_rounded(BlockType type, BlockType to, const std::uint8_t* bytes, int rows, int columns, std::uint8_t* panel) {
+  const std::size_t size = block_bytes(to), elements = block_elements(to);
   std::vector<float> values(columns);
-  std::vector<std::uint8_t> blocks(coarse_bytes * rows);
+  std::vector<std::uint8_t> blocks(row_bytes(to, columns) * rows);
+  std::uint8_t* block = blocks.data();
   for (int row = 0; row < rows; ++row) {
     dequantize_row(type, bytes + row_bytes(type, columns) * row, columns, values.data());
-    for (int group = 0; group < columns / kGroup; ++group)
-      round_block(values.data() + kGroup * group, blocks.data() + coarse_bytes * row + (2 + kGroup / 2) * group);
+    for (std::size_t at = 0; at < values.size(); at += elements, block += size) {
+      const std::uint16_t bfloat = bfloat_from_float(values[at]);
+      if (to == BlockType::Q4_0) round_block(values.data() + at, block);
+      else std::memcpy(block, &bfloat, sizeof bfloat);
+    }
   }
-  pack_panel(BlockType::Q4_0, blocks.data(), rows, columns, panel);
+  pack_panel(to, blocks.data(), rows, columns, panel);
 }
 
 int whole_panels(int count) { return (count + kPanelRows - 1) / kPanelRows * kPanelRows; }
@@ -61,12 +66,14 @@ int Model::vector(const float* values, int count) {
   return int(vectors_.size()) - 1;
 }
 
-int Model::matrix(int type, int rows, int columns, const std::uint8_t* bytes, bool coarsely) {
+int Model::matrix(int type, int rows, int columns, const std::uint8_t* bytes, Packing packing) {
   const BlockType block = block_type(type);
   require(rows > 0 && columns > 0, "a matrix must have rows and columns");
   require(columns % block_elements(block) == 0, "a matrix's columns must be whole blocks of its type");
-  require(!coarsely || columns % block_elements(BlockType::Q4_0) == 0, "a coarse matrix's columns must be in 32s");
-  sources_.push_back({block, rows, columns, bytes, coarsely ? BlockType::Q4_0 : block});
+  const BlockType packed = packing == Packing::Exact ? block : packing == Packing::Coarse ? BlockType::Q4_0 : BlockType::Pairs;
+  require(columns % block_elements(packed) == 0, "a coarse matrix's columns must be in 32s");
+  require(packed != BlockType::Pairs || columns % 2 == 0, "a matrix in pairs must have an even number of columns");
+  sources_.push_back({block, rows, columns, bytes, packed});
   return int(sources_.size()) - 1;
 }
 
@@ -185,7 +192,7 @@ void Model::finish(const std::function<void()>& part_done) {
         pack_planes(first_row, rows, source.columns, packed,
                     lower_plane_.data() + code_bytes(Codes::Upper) * matrix.groups() * panel);
       else if (source.packed != source.type)
-        pack_coarsely(source.type, first_row, rows, source.columns, packed);
+        pack_rounded(source.type, source.packed, first_row, rows, source.columns, packed);
       else
         pack_panel(source.type, first_row, rows, source.columns, packed);
     }

@@ -70,6 +70,10 @@ struct Stage {
   bool is_logits = false;
 };
 
+// Coarse: as Q4_0 whatever the bytes are, for a model that only drafts: the kernels read that format fastest, and its
+// mistakes cost no more than a guess.  Pairs: rounded to bfloat16, and what they are multiplied with too.
+enum class Packing : std::uint8_t { Exact, Coarse, Pairs };
+
 struct StepInput {
   const std::int32_t* tokens;        // [T]
   const std::int32_t* positions;     // [T]
@@ -94,9 +98,9 @@ class Model {
   // --- building; ids are indices in the order of the calls ---
   int buffer(int width);
   int vector(const float* values, int count);
-  // The bytes are read by finish(), not before.  coarsely: packed as Q4_0 whatever they are, for a model that only
-  // drafts: the kernels read that format fastest, and its mistakes cost no more than a guess.
-  int matrix(int type, int rows, int columns, const std::uint8_t* bytes, bool coarsely = false);
+  // The bytes are read by finish(), not before.
+  int matrix(int type, int rows, int columns, const std::uint8_t* bytes, Packing packing = Packing::Exact);
+  bool bfloat_products() const { return kernels_->bfloat_products; }
   // The bytes are read at every step: they must live as long as the model.
   int table(int type, int rows, int columns, const std::uint8_t* bytes);
   int rope(const std::vector<float>& frequencies, float attention_factor);

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "model/model.h"
+#include "support/half.h"
 
 namespace octavo {
 namespace {
@@ -203,8 +204,11 @@ void Model::run_rows(const Stage& stage, int row) {
   for (const RowOperation& operation : stage.rows) run_row(operation, token);
   if (stage.matmuls.empty()) return;
   if (input_.adapters) low_rank_inner(stage, token);
-  bool quantize = false, pack = false;
-  for (const MatmulPart& part : stage.matmuls) (matrices_[part.matrix].format.is_float() ? pack : quantize) = true;
+  bool quantize = false, pack = false, pair = false;
+  for (const MatmulPart& part : stage.matmuls) {
+    const PanelFormat& format = matrices_[part.matrix].format;
+    (format.codes == Codes::Pairs ? pair : format.is_float() ? pack : quantize) = true;
+  }
   const int width = tile_width(rows_of(stage)), tile = row / width, slot = row % width;
   const float* in = at(stage.matmul_input, token);
   const std::size_t columns = stage.matmul_columns;
@@ -213,6 +217,11 @@ void Model::run_rows(const Stage& stage, int row) {
   if (pack) {
     float* out = packed_.data() + columns * width * tile + slot;
     for (std::size_t column = 0; column < columns; ++column) out[column * width] = in[column];
+  }
+  if (pair) {
+    auto* out = reinterpret_cast<std::uint32_t*>(packed_.data()) + columns / 2 * width * tile + slot;
+    for (std::size_t column = 0; column < columns; column += 2)
+      out[column / 2 * width] = bfloat_from_float(in[column]) | std::uint32_t(bfloat_from_float(in[column + 1])) << 16;
   }
 }
 
@@ -285,10 +294,10 @@ MatmulTask Model::matmul_task(const Stage& stage, const MatmulPart& part) {
   const PanelMatrix& matrix = matrices_[part.matrix];
   const int tokens = rows_of(stage), width = tile_width(tokens);
   const bool is_float = matrix.format.is_float();
-  const std::size_t columns = stage.matmul_columns;
+  const std::size_t columns = stage.matmul_columns, lanes = matrix.format.codes == Codes::Pairs ? columns / 2 : columns;
   MatmulTask task{matrix, part.bias < 0 ? nullptr : vectors_[part.bias].data(),
                   is_float ? (const std::uint8_t*)packed_.data() : quantized_.data(),
-                  is_float ? columns * width * sizeof(float) : columns / kGroup * record_bytes(width),
+                  is_float ? lanes * width * sizeof(float) : columns / kGroup * record_bytes(width),
                   width, tokens, nullptr, 0};
   if (part.out.buffer < 0) {
     task.out = input_.logits;

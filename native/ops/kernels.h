@@ -12,7 +12,8 @@ namespace octavo {
 struct MatmulTask {
   PanelMatrix matrix;
   const float* bias;                // [rows up to a whole panel], or null
-  const std::uint8_t* activations;  // tiles of `width` tokens: records (panel.h) or floats [column][width]
+  const std::uint8_t* activations;  // tiles of `width` tokens: records (panel.h), floats [column][width], or
+                                    // for weights in pairs bfloat16 [column / 2][width][2]
   std::size_t tile_bytes;
   int width;
   int tokens;
@@ -124,6 +125,7 @@ struct Kernels {
   void (*quantize)(const float* in, int count, int width, int slot, std::uint8_t* tile);
   void (*store_cache)(const CacheLayer& layer, std::int32_t block, int slot, int head, const float* key,
                       const float* value);
+  bool bfloat_products = false;  // matmuls of Codes::Pairs are faster than those of floats
 };
 
 OCTAVO_INLINE constexpr std::size_t attention_scratch(int head_width) {
@@ -136,6 +138,7 @@ const Kernels* scalar_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx2_vnni_kernels();
 const Kernels* avx512_kernels();
+const Kernels* avx512_bfloat16_kernels();
 const Kernels* neon_kernels();
 
 }  // namespace octavo

@@ -172,19 +172,21 @@ OCTAVO_UNROLL
   }
 }
 
-// Float weights: activations are float, [column][kTile or 1] within a tile.
-template <Codes kind, int tokens>
-inline __attribute__((always_inline)) void float_tile(const MatmulTask& task, const std::uint8_t* panel, const float* x,
-                                                      F (&acc)[tokens]) {
-  const std::size_t step = code_bytes(kind) / kGroup;
-  for (int column = 0; column < task.matrix.columns; ++column, x += task.width, panel += step) {
-    F w;
-    if constexpr (kind == Codes::F32) w = load((const float*)panel);
-    if constexpr (kind == Codes::F16) w = load_half((const std::uint16_t*)panel);
-    if constexpr (kind == Codes::BF16) w = load_bfloat((const std::uint16_t*)panel);
-OCTAVO_UNROLL
-    for (int n = 0; n < tokens; ++n) acc[n] = multiply_add(w, broadcast(x[n]), acc[n]);
-  }
+// acc + the products of two columns, of bfloat16: first the odd one's, then the even one's, each rounded once.
+#ifndef OCTAVO_BFLOAT_PRODUCTS
+inline F add_pairs(F acc, const std::uint8_t* weights, const float* pair) {
+  const I two = load_int((const std::int32_t*)weights), inputs = broadcast_int(*(const std::int32_t*)pair);
+  const auto even = [](I a) { return as_float(shift_left<16>(a)); };
+  const auto odd = [](I a) { return as_float(shift_left<16>(shift_right<16>(a))); };
+  return multiply_add(even(two), even(inputs), multiply_add(odd(two), odd(inputs), acc));
+}
+#endif
+
+template <Codes kind>
+OCTAVO_LINE F load_floats(const std::uint8_t* at) {
+  if constexpr (kind == Codes::F16) return load_half((const std::uint16_t*)at);
+  if constexpr (kind == Codes::BF16) return load_bfloat((const std::uint16_t*)at);
+  return load((const float*)at);
 }
 
 inline void store_rows(float* out, F values, int rows) {
@@ -194,26 +196,79 @@ inline void store_rows(float* out, F values, int rows) {
   for (int r = 0; r < rows; ++r) out[r] = padded[r];
 }
 
+template <int tokens>
+inline __attribute__((always_inline)) void store_tile(const MatmulTask& task, int index, int first, const F (&acc)[tokens]) {
+  const int row = index * kPanelRows;
+  const F bias = task.bias ? load(task.bias + row) : zero_lanes();
+OCTAVO_UNROLL
+  for (int n = 0; n < tokens; ++n)
+    store_rows(task.out + task.out_stride * (first + n) + row, acc[n] + bias, task.matrix.rows - row);
+}
+
+inline const std::uint8_t* tile_of(const MatmulTask& task, int first) {
+  return task.activations + task.tile_bytes * (first / task.width);
+}
+
 // Panel `index` times `tokens` tokens of one tile, from token `first` on.
 template <Codes kind, Scales scales, int zero, int tokens>
 void multiply_tile(const MatmulTask& task, int index, int first) {
   F acc[tokens];
 OCTAVO_UNROLL
   for (int n = 0; n < tokens; ++n) acc[n] = zero_lanes();
-  const std::uint8_t* data = task.matrix.data + task.matrix.panel_bytes() * index;
-  const std::uint8_t* activations = task.activations + task.tile_bytes * (first / task.width);
-  if constexpr (scales == Scales::None) {
-    float_tile<kind, tokens>(task, data, (const float*)activations, acc);
-  } else {
-    const Panel<kind, scales> panel(task.matrix, data, kPrefetchDistance);
-    quantized_tile<kind, scales, zero>(panel, task.matrix.groups(), (const QuantizedGroup*)activations, 2 * task.width,
-                                       acc);
-  }
-  const int row = index * kPanelRows;
-  const F bias = task.bias ? load(task.bias + row) : zero_lanes();
+  const Panel<kind, scales> panel(task.matrix, task.matrix.data + task.matrix.panel_bytes() * index, kPrefetchDistance);
+  quantized_tile<kind, scales, zero>(panel, task.matrix.groups(), (const QuantizedGroup*)tile_of(task, first),
+                                     2 * task.width, acc);
+  store_tile(task, index, first, acc);
+}
+
+// The same of float weights, whose activations are floats or pairs (kernels.h), 32 bits for each token and column or two;
+// of several panels side by side, since the sums of one are too few to be begun in every cycle while others are not yet
+// done.
+template <Codes kind, int panels, int tokens>
+void multiply_float_tile(const MatmulTask& task, int index, int first) {
+  F acc[panels][tokens];
 OCTAVO_UNROLL
-  for (int n = 0; n < tokens; ++n)
-    store_rows(task.out + task.out_stride * (first + n) + row, acc[n] + bias, task.matrix.rows - row);
+  for (int p = 0; p < panels; ++p) {
+OCTAVO_UNROLL
+    for (int n = 0; n < tokens; ++n) acc[p][n] = zero_lanes();
+  }
+  constexpr int columns = kind == Codes::Pairs ? 2 : 1;  // at once
+  constexpr std::size_t step = code_bytes(kind) / kGroup * columns;
+  const std::size_t next = task.matrix.panel_bytes();
+  const std::uint8_t* weights = task.matrix.data + next * index;
+  const float* x = (const float*)tile_of(task, first);
+  for (int column = 0; column < task.matrix.columns; column += columns, x += task.width, weights += step) {
+OCTAVO_UNROLL
+    for (int p = 0; p < panels; ++p) {
+      const std::uint8_t* here = weights + next * p;
+OCTAVO_UNROLL
+      for (int n = 0; n < tokens; ++n) {
+        if constexpr (kind == Codes::Pairs) acc[p][n] = add_pairs(acc[p][n], here, x + n);
+        else acc[p][n] = multiply_add(load_floats<kind>(here), broadcast(x[n]), acc[p][n]);
+      }
+    }
+  }
+OCTAVO_UNROLL
+  for (int p = 0; p < panels; ++p) store_tile(task, index + p, first, acc[p]);
+}
+
+template <Codes kind, int panels>
+void multiply_floats(const MatmulTask& task, int index) {
+  for (int first = 0; first < task.tokens; first += kTile) {
+    switch (task.tokens - first) {
+      case 1: multiply_float_tile<kind, panels, 1>(task, index, first); break;
+      case 2: multiply_float_tile<kind, panels, 2>(task, index, first); break;
+      case 3: multiply_float_tile<kind, panels, 3>(task, index, first); break;
+      default: multiply_float_tile<kind, panels, kTile>(task, index, first);
+    }
+  }
+}
+
+template <Codes kind>
+void float_sweep(const MatmulTask& task, int begin, int end) {
+  int index = begin;
+  for (; index + kFloatPanels <= end; index += kFloatPanels) multiply_floats<kind, kFloatPanels>(task, index);
+  for (; index < end; ++index) multiply_floats<kind, 1>(task, index);
 }
 
 template <Codes kind, Scales scales, int zero>
@@ -232,9 +287,10 @@ void sweep(const MatmulTask& task, int begin, int end) {
 void matmul(const MatmulTask& task, int begin, int end) {
   const PanelFormat& f = task.matrix.format;
   switch (f.codes) {
-    case Codes::F32: return sweep<Codes::F32, Scales::None, 0>(task, begin, end);
-    case Codes::F16: return sweep<Codes::F16, Scales::None, 0>(task, begin, end);
-    case Codes::BF16: return sweep<Codes::BF16, Scales::None, 0>(task, begin, end);
+    case Codes::F32: return float_sweep<Codes::F32>(task, begin, end);
+    case Codes::F16: return float_sweep<Codes::F16>(task, begin, end);
+    case Codes::BF16: return float_sweep<Codes::BF16>(task, begin, end);
+    case Codes::Pairs: return float_sweep<Codes::Pairs>(task, begin, end);
     case Codes::U8: return sweep<Codes::U8, Scales::D, 128>(task, begin, end);  // Q8_0
     case Codes::Upper: return sweep<Codes::Upper, Scales::D, 8>(task, begin, end);
     case Codes::U6: return sweep<Codes::U6, Scales::KD16, 32>(task, begin, end);  // Q6_K

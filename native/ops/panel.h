@@ -27,7 +27,8 @@
 //   KDM16    for each half a byte, s low, n high     d, m                                     d s c - m n
 //   KD                                               d                                        d (c - zero)
 //
-// Floats (F32, F16, BF16) are panels too: for each column the 16 rows' values side by side.
+// Floats (F32, F16, BF16) are panels too: for each column the 16 rows' values side by side.  Pairs are bfloat16 numbers,
+// and a line is two neighbouring columns: for each of the 16 rows its two values.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -42,7 +43,7 @@ constexpr int kGroup = 32;
 constexpr int kSuperGroups = 8;
 constexpr int kLine = 64;
 
-enum class Codes : std::uint8_t { U4, U5, U6, U8, Upper, U2, U3, Table, F32, F16, BF16 };
+enum class Codes : std::uint8_t { U4, U5, U6, U8, Upper, U2, U3, Table, F32, F16, BF16, Pairs };
 enum class Scales : std::uint8_t { D, Bfloat, DM, KDM, KD16, KDM16, KD, None };
 
 struct PanelFormat {
@@ -65,7 +66,8 @@ OCTAVO_INLINE constexpr std::size_t code_bytes(Codes codes) {  // of a group of 
     case Codes::U6: return 384;
     case Codes::U8: return 512;
     case Codes::F16:
-    case Codes::BF16: return 1024;
+    case Codes::BF16:
+    case Codes::Pairs: return 1024;
     case Codes::F32: return 2048;
   }
   return 0;

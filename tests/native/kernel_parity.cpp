@@ -47,7 +47,7 @@ std::vector<std::uint8_t> random_matrix(BlockType type, int rows, int columns) {
     switch (type) {
       case BlockType::F32: { const float value = normal(); std::memcpy(bytes.data() + at, &value, 4); break; }
       case BlockType::F16: put_half(at, normal()); break;
-      case BlockType::BF16: bytes[at + 1] = std::uint8_t(0x3d | (random_bits() & 0x80)); break;
+      case BlockType::BF16: case BlockType::Pairs: bytes[at + 1] = std::uint8_t(0x3d | (random_bits() & 0x80)); break;
       case BlockType::Q2_K: put_half(at + 80, 0.01f), put_half(at + 82, 0.02f); break;
       case BlockType::Q3_K: put_half(at + 108, 0.01f); break;
       case BlockType::Q6_K: put_half(at + 208, 0.001f); break;
@@ -66,8 +66,9 @@ std::vector<std::uint8_t> random_matrix(BlockType type, int rows, int columns) {
 std::vector<float> multiply(const Kernels& kernels, const PanelMatrix& matrix, const std::vector<float>& x, int tokens) {
   const int width = tile_width(tokens), tiles = (tokens + width - 1) / width, columns = matrix.columns;
   const bool is_float = matrix.format.is_float();
+  const bool in_pairs = matrix.format.codes == Codes::Pairs;
   const std::size_t tile_bytes =
-      is_float ? columns * width * sizeof(float) : (columns + kGroup - 1) / kGroup * record_bytes(width);
+      is_float ? columns * width * sizeof(float) / (in_pairs ? 2 : 1) : (columns + kGroup - 1) / kGroup * record_bytes(width);
   // Whatever the buffer held before must not matter: fill it with what would spoil a sum.
   std::vector<QuantizedGroup> buffer(tile_bytes * tiles / sizeof(QuantizedGroup) + 1);
   std::memset(static_cast<void*>(buffer.data()), 0xff, buffer.size() * sizeof(QuantizedGroup));
@@ -76,8 +77,11 @@ std::vector<float> multiply(const Kernels& kernels, const PanelMatrix& matrix, c
     std::uint8_t* tile = activations + tile_bytes * (token / width);
     const float* row = x.data() + std::size_t(token) * columns;
     if (!is_float) kernels.quantize(row, columns, width, token % width, tile);
-    for (int column = 0; is_float && column < columns; ++column)
-      ((float*)tile)[column * width + token % width] = row[column];
+    for (int column = 0; is_float && column < columns; ++column) {
+      const int slot = token % width;
+      if (in_pairs) ((std::uint16_t*)tile)[(column / 2 * width + slot) * 2 + column % 2] = bfloat_from_float(row[column]);
+      else ((float*)tile)[column * width + slot] = row[column];
+    }
   }
   std::vector<float> out(std::size_t(tokens) * matrix.rows);
   kernels.matmul({matrix, nullptr, activations, tile_bytes, width, tokens, out.data(), std::size_t(matrix.rows)}, 0,
@@ -97,6 +101,8 @@ void check_matmul(BlockType type, int tokens) {
   matrix.data = data;
   std::vector<float> x(std::size_t(tokens) * columns);
   for (auto& value : x) value = normal() * (random_bits() % 50 == 0 ? 20.0f : 1.0f);  // with outliers
+  if (type == BlockType::Pairs)
+    for (auto& value : x) value = float_from_bfloat(bfloat_from_float(value));
 
   const auto expected = multiply(*scalar_kernels(), matrix, x, tokens);
   for (const Kernels* kernels : available_kernels())
@@ -236,7 +242,7 @@ void check_rows() {
 }  // namespace
 
 int main() {
-  for (int type : {0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20, 23, 30, 34, 35, 39})
+  for (int type : {0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20, 23, 30, 34, 35, 39, int(BlockType::Pairs)})
     for (int tokens : {1, 2, 3, 5, 8, 11, 16, 21}) check_matmul(BlockType(type), tokens);
   for (int tokens : {1, 2, 3, 5, 8, 11, 16, 21}) check_refinement(tokens);
   for (int keys : {1, 31, 33, 256, 257, 700})

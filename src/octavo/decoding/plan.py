@@ -208,11 +208,15 @@ class _Planner:
     def matrix(self, name: str) -> int:
         tensor = self.tensor(name)
         rows, columns = tensor.shape
-        coarse_bytes = rows * columns // 32 * 18
-        coarsely = self.coarse and columns % 32 == 0 and name.startswith("blk.")
-        coarsely = coarsely and tensor.data.nbytes > coarse_bytes
-        self.bytes_per_token += coarse_bytes if coarsely else tensor.data.nbytes
-        self.matrices[name] = self.model.matrix(int(tensor.type), rows, columns, tensor.data, coarsely)
+        packing, size = "exact", tensor.data.nbytes
+        coarse_bytes, pair_bytes = rows * columns // 32 * 18, rows * columns * 2
+        if self.coarse and columns % 32 == 0 and name.startswith("blk.") and size > coarse_bytes:
+            packing, size = "coarse", coarse_bytes
+        elif not self.config.causal and size >= pair_bytes and self.model.bfloat_products:
+            # An encoder's vectors bear bfloat16 (docs/native_step.md); logits would not.
+            packing, size = "pairs", pair_bytes
+        self.bytes_per_token += size
+        self.matrices[name] = self.model.matrix(int(tensor.type), rows, columns, tensor.data, packing)
         return self.matrices[name]
 
     def table(self, name: str) -> int:

@@ -95,6 +95,7 @@ def runs_of_store(store: Store, *, roles: tuple[str, ...] = ("ladder", "seed")) 
         return np.array([float(row[name]) for row in rows])
 
     configs = [store.run_config(row) for row in rows]
+    muon = all(config.optimizer == "muon" for config in configs)  # its best rate is that of any width
     conventions = {
         "active": column("n_active"),
         "total": column("n_total"),
@@ -108,7 +109,7 @@ def runs_of_store(store: Store, *, roles: tuple[str, ...] = ("ladder", "seed")) 
         column("unique_tokens"),
         column("budget"),
         conventions,
-        np.array([config.learning_rate for config in configs]),
+        None if muon else np.array([config.learning_rate for config in configs]),
         tuple(f"{c.hidden}x{c.layers} {row['budget']:.2g}" for c, row in zip(configs, rows, strict=True)),
     )
 

@@ -8,6 +8,7 @@ later).
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,13 +22,9 @@ from octavo.scaling.records import RunTable, runs_of_store
 from octavo.scaling.sweeping.ladder import PlannedRun, ladder_of, planned
 from octavo.scaling.sweeping.store import DONE, Store
 
-# Shapes that a held-out run may have, finer than a ladder's: (hidden size, layers); heads of an even width.
-_SHAPES = tuple(
-    (width, layers)
-    for width in (16, 32, 48, 64, 80, 96, 128, 144, 160, 192, 224, 256, 320, 384)
-    for layers in range(1, 9)
-    if 12 * layers <= width <= 48 * layers
-)
+# Widths that a held-out run may have, more than a ladder's: heads of an even width.
+_WIDTHS = (16, 32, 48, 64, 80, 96, 128, 144, 160, 192, 224, 256, 320, 384)
+_MOST_LAYERS = 8
 _LEVEL = 0.9
 
 
@@ -74,6 +71,17 @@ def predict_shape(ladder: LadderFit, run: PlannedRun) -> Prediction:
     )
 
 
+def held_out_shapes(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(hidden size, layers) no deeper and no flatter than those of a ladder, whose law knows sizes alone."""
+    width_of_layer = [width / layers for width, layers in shapes]
+    return [
+        (width, layers)
+        for width in _WIDTHS
+        for layers in range(1, _MOST_LAYERS + 1)
+        if min(width_of_layer) <= width / layers <= max(width_of_layer)
+    ]
+
+
 def register(store: Store, compute: float) -> tuple[str, list[PlannedRun]]:
     """Predict budget `compute`, write it down, and add the three runs; (hash, runs, best size first).
 
@@ -88,7 +96,8 @@ def register(store: Store, compute: float) -> tuple[str, list[PlannedRun]]:
     ladder = ladder_of(ladder_values, str(store.path))
     found = fit_ladder(runs_of_store(store))
     candidates = [
-        planned(ladder, corpus["fingerprint"], shape, compute, role="held-out") for shape in _SHAPES
+        planned(ladder, corpus["fingerprint"], shape, compute, role="held-out")
+        for shape in held_out_shapes(ladder.shapes)
     ]
     runs = [run for run in candidates if run is not None]
     losses = [predict_shape(found, run).loss for run in runs]

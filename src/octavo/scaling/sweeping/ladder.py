@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
@@ -49,7 +48,7 @@ class Ladder:
     with `synthetic`: {vocabulary, tokens, seed, exponent}, a source whose entropy is known.
     vocabulary: of the tokenizer made from the data.  budgets: FLOPs of a run.  shapes: (hidden size, layers).
     ratios: least and most tokens a parameter (active) of a run that is worth its time.
-    learning_rate: at a width of 64; it goes with 1 / width, at most `most_learning_rate`.
+    learning_rate: at a width of 64, at most `most_learning_rate`; see `learning_rate_of`.
     learning_rates: factors of a bowl at `bowl_shape` on the smallest budget.  seeds: of the cell in the
     middle.
     """
@@ -64,7 +63,7 @@ class Ladder:
     context: int = 128
     validation_tokens: int = 300_000
     optimizer: str = "muon"
-    learning_rate: float = 0.014
+    learning_rate: float = 0.02
     most_learning_rate: float = 0.03
     learning_rates: tuple[float, ...] = ()
     bowl_shape: tuple[int, int] = (64, 3)
@@ -207,7 +206,7 @@ def planned(
 ) -> PlannedRun | None:
     """The run that spends `budget` on a shape, or None where its tokens a parameter are out of range."""
     hidden, layers = shape
-    rate = factor * min(ladder.most_learning_rate, ladder.learning_rate * 64 / hidden)
+    rate = factor * learning_rate_of(ladder, hidden)
     common: dict[str, Any] = {
         "hidden": hidden,
         "layers": layers,
@@ -231,10 +230,23 @@ def planned(
     return PlannedRun(RunConfig(**common, tokens=steps * batch, batch_tokens=batch), budget, role)
 
 
+def learning_rate_of(ladder: Ladder, hidden: int) -> float:
+    """The learning rate at a width: of AdamW with 1 / width (muP, Yang et al. 2022), of Muon the same.
+
+    Muon's updates are orthogonal matrices, so none of them grows with the width as AdamW's do.  Measured with
+    bowls at widths of 48 and 96: 0.018 and 0.023 at best (docs/scaling.md).
+    """
+    scale = 1.0 if ladder.optimizer == "muon" else 64 / hidden
+    return min(ladder.most_learning_rate, ladder.learning_rate * scale)
+
+
 def batch_tokens(tokens: float, context: int) -> int:
-    """0.58 D^0.571 (Step Law, Li et al. 2025), as a power of two of rows, and at least 300 updates."""
+    """0.58 D^0.571 (Step Law, Li et al. 2025), in whole rows, and at least 300 updates.
+
+    Powers of two would be up to 1.4 times off, to either side, and set neighbours in a ladder apart.
+    """
     wanted = min(0.58 * tokens**0.571, tokens / _LEAST_STEPS)
-    return int(context * 2 ** max(0, round(math.log2(max(wanted, 1.0) / context))))
+    return int(context * max(1, round(wanted / context)))
 
 
 def write_config(folder: Path, config: RunConfig) -> None:
