@@ -307,8 +307,9 @@ def load(
         which is int8 for the models that lose nothing by it.
     max_sequences: how many run at once; others wait.  cache_tokens: tokens in the KV cache that they share.
     draft: what guesses tokens ahead where that pays; the text is the same whatever it is.  "suffix" (what
-        the text or earlier ones repeat), "off", or a smaller model of the same vocabulary, named as `model`
-        is; its guesses come where the text repeats nothing.  draft_max: most tokens ahead.
+        the text or earlier ones repeat), "off", or what guesses where nothing repeats: a smaller model of
+        the same vocabulary, named as `model` is, the folder of a head that `octavo train-draft` made for
+        this model, or "head" for the one in the cache.  draft_max: most tokens ahead.
     verify: "equality" with what the model draws by itself, so that a seed gives one text; "token" or "block"
         keep more of a model's drafts at high temperatures, and the same distribution (docs/speculation.md).
     adapters: name -> folder of a LoRA adapter of this model, for `generate(..., adapter=name)`.
@@ -343,10 +344,14 @@ def load(
         table.add_all(adapters)
     speculation = None
     if checkpoint.config.causal and str(draft) != "off":
-        from octavo.drafting import draft_model, speculation_for
+        from octavo.draft_head import is_draft_head
+        from octavo.drafting import draft_head, draft_model, speculation_for
 
         speculation = speculation_for(checkpoint, threads, draft_max, verify)
-        if str(draft) != "suffix":
+        if str(draft) == "head" or is_draft_head(Path(draft).expanduser()):
+            folder = None if str(draft) == "head" else Path(draft).expanduser()
+            speculation.model = draft_head(checkpoint, tokenizer, folder, speculation)
+        elif str(draft) != "suffix":
             small = open_checkpoint(hub.resolve(str(draft), progress=progress, offline=offline))
             kept = resolve_kv_type("auto", small.config)
             blocks = _blocks_beside_weights(small, runner.block_count * runner.block_size, kept)

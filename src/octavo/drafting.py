@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 
 from octavo import _native
 from octavo.decoding.kv_cache import resolve_kv_type
@@ -11,11 +12,13 @@ from octavo.decoding.plan import build_runner
 from octavo.decoding.runner import Runner
 from octavo.decoding.speculation import costs
 from octavo.decoding.speculation.controller import Estimates
+from octavo.decoding.speculation.draft_head import HeadRunner, HeadSource
 from octavo.decoding.speculation.draft_model import ModelSource, check_vocabularies
 from octavo.decoding.speculation.grammar_states import GrammarSource
 from octavo.decoding.speculation.speculation import Rule, Speculation
 from octavo.decoding.speculation.suffix import SuffixSource
-from octavo.errors import UnsupportedError
+from octavo.draft_head import check_pair, fingerprint, read_draft_head
+from octavo.errors import ModelNotFoundError, UnsupportedError
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights import hub
 from octavo.weights.checkpoint import Checkpoint
@@ -59,3 +62,33 @@ def draft_model(
     )
     own_noise = speculation.rule != "equality"
     return ModelSource(small, speculation.estimates, runner.vocabulary_size, own_noise=own_noise)
+
+
+def head_folder(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Path:
+    """Where the draft head of a model is kept if nobody says otherwise: `heads/` of the cache folder."""
+    return hub.cache_folder() / "heads" / fingerprint(checkpoint, tokenizer.tokens)
+
+
+def draft_head(
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    folder: Path | None,
+    speculation: Speculation,
+) -> HeadSource:
+    """The trained head of a folder, or None: the one made for this model, in the cache.
+
+    OctavoError where there is none, or where it was made for another model.
+    """
+    if folder is None:
+        folder = head_folder(checkpoint, tokenizer)
+        if not folder.is_dir():
+            raise ModelNotFoundError(
+                f"{checkpoint.path.name} has no draft head yet: octavo train-draft {checkpoint.path.name} "
+                "--data FILE makes one in minutes"
+            )
+    head = read_draft_head(folder)
+    check_pair(head, checkpoint, tokenizer.tokens, folder=folder)
+    # One thread: a head lies in the cache, and waking a second one takes longer than its half of the work.
+    runner = HeadRunner(head, checkpoint.tensors["token_embd.weight"], threads=1)
+    vocabulary = checkpoint.config.vocabulary_size
+    return HeadSource(runner, speculation.estimates, vocabulary, own_noise=speculation.rule != "equality")
