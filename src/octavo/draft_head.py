@@ -2,12 +2,14 @@
 
 A folder with config.json and model.safetensors.  The network is a recurrent multilayer perceptron in the
 manner of Wertheimer et al. 2024 and Hydra (Ankner et al. 2024).  With e the model's embedding of the newest
-token, s the state before it (at first the model's own last hidden state, after its final norm), and every
-norm an RMS norm with a weight of its own:
+token, s the state before it, and every norm an RMS norm with a weight of its own:
 
     x = input [token_norm(e); state_norm(s)]
     x = x + down (silu(gate n) * (up n)),  n = inner_norm(x)
     s' = output_norm(x),  logits = output s'
+
+The first s is the model's own last hidden state, after its final norm, times state_scale: some of its
+dimensions are hundreds of times larger than others, and so all become alike.
 
 Its vocabulary is the part of the model's that texts use most (FR-Spec, Zhao et al. 2025).  The file is a
 stranger's: sizes are checked before anything is made of them.
@@ -63,6 +65,7 @@ class DraftHeadConfig:
             "up.weight": (inner, hidden),
             "down.weight": (hidden, inner),
             "output.weight": (self.draft_tokens, hidden),
+            "state_scale": (hidden,),
         }
 
 

@@ -42,6 +42,7 @@ class HeadRunner:
         isa: str = "",
     ) -> None:
         self.tokens = head.tokens
+        self.state_scale = head.weights["state_scale"]
         self.hidden_size = head.config.hidden_size
         self._model = _plan(head, embedding, threads, number_format, isa)
         self._tables = np.zeros((MOST_SEQUENCES, 1), np.int32)
@@ -51,8 +52,8 @@ class HeadRunner:
     def step(
         self, tokens: NDArray[np.int32], states: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """From tokens int32 [R] and the states float32 [R, H] before them: logits float32 [R, D] of what
-        follows, and the states float32 [R, H] after them.  R is at most MOST_SEQUENCES."""
+        """From tokens int32 [R] and the scaled states float32 [R, H] before them: logits float32 [R, D] of
+        what follows, and the states float32 [R, H] after them.  R is at most MOST_SEQUENCES."""
         count = len(tokens)
         logits = np.empty((count, len(self.tokens)), np.float32)
         after = np.empty((count, self.hidden_size), np.float32)
@@ -158,7 +159,7 @@ class HeadSource(DrawnSource):
         for drawing in drawings:
             seen = drawing.sequence.length + len(drawing.draft.path(drawing.accepted))
             row = drawing.rows.start + 1 + drawing.accepted
-            self._states[id(drawing.sequence)] = (seen, states[row].copy())
+            self._states[id(drawing.sequence)] = (seen, states[row] * self._runner.state_scale)
 
     def begin(self, sequence: TokenSequence, limit: int) -> Guess | None:
         """None where the step before did not end at the sequence's last token but one."""
