@@ -69,9 +69,9 @@ class DraftNetwork(nn.Module):
         """Embeddings of the newest tokens and the states before them, [..., H]: logits [..., D] and the
         states after them [..., H]."""
         x = self.input(torch.cat([self.token_norm(embedded), self.state_norm(states)], dim=-1))
-        n = self.inner_norm(x)
+        n = self.inner_norm(x.float())  # norms are float32 where products are bfloat16
         x = x + self.down(functional.silu(self.gate(n)) * self.up(n))
-        after = self.output_norm(x)
+        after = self.output_norm(x.float())
         return self.output(after), after
 
     @torch.no_grad()

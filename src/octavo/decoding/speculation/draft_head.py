@@ -20,6 +20,7 @@ from octavo import _native
 from octavo.adapters.encoding import TYPES, encode
 from octavo.decoding.constraint import FORBIDDEN
 from octavo.decoding.plan import TensorLike
+from octavo.decoding.sampling import top_logprobs
 from octavo.decoding.scheduler import Drawing, TokenSequence
 from octavo.decoding.speculation.controller import Estimates
 from octavo.decoding.speculation.drawn import DrawnSource, Guess
@@ -140,6 +141,7 @@ class HeadSource(DrawnSource):
         super().__init__(estimates, vocabulary_size, own_noise=own_noise)
         self._runner = runner
         self.state_reader = self.observe
+        self._said = np.empty((0, len(runner.tokens)), np.float32)  # the last logits
         self._logits = np.full((1, vocabulary_size), FORBIDDEN, np.float32)  # of all tokens
         self.restart()
 
@@ -179,4 +181,10 @@ class HeadSource(DrawnSource):
             self._logits = np.full((len(guesses), self.vocabulary_size), FORBIDDEN, np.float32)
         full = self._logits[: len(guesses)]
         full[:, self._runner.tokens] = logits
+        self._said = logits
         return full
+
+    def confidences(self, logits: NDArray[np.float32], tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+        """See `DrawnSource.confidences`; a look at what the head can say is quicker."""
+        places = np.searchsorted(self._runner.tokens, tokens).clip(max=self._said.shape[1] - 1)
+        return np.exp(top_logprobs(self._said, places.astype(np.int32), 0)[0])

@@ -74,6 +74,10 @@ class DrawnSource(ABC):
     def run(self, guesses: Sequence[Guess]) -> NDArray[np.float32]:
         """Run what is pending of each: logits float32 [R, V] after it."""
 
+    def confidences(self, logits: NDArray[np.float32], tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+        """How likely the drafter itself finds each token int32 [R], by its logits float32 [R, V]."""
+        return np.exp(top_logprobs(logits, tokens, 0)[0])
+
     def catch_up(self, guesses: Sequence[Guess]) -> None:  # noqa: B027 -- most have nothing to run
         """Run all but what one step takes."""
 
@@ -129,7 +133,7 @@ class DrawnSource(ABC):
         try:
             tokens = sample(logits, batch)
             laws = distribution(logits, batch) if self._own_noise else None
-            confidences = np.exp(top_logprobs(logits, tokens, 0)[0])
+            confidences = self.confidences(logits, tokens)
         except SamplingError:  # damaged weights, or nothing allowed: the large model will say
             for guess in guesses:
                 guess.pending = []
