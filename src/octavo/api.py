@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from octavo.decoding.adapters import AdapterTable
     from octavo.decoding.constraint import ForcedMode
     from octavo.decoding.engine import Engine
-    from octavo.decoding.kv_cache import KVChoice, KVType
+    from octavo.decoding.kv_cache import KVChoice
     from octavo.decoding.runner import Runner
     from octavo.decoding.sampling import SamplingOptions
     from octavo.decoding.speculation.speculation import Rule, Speculation
@@ -321,6 +321,7 @@ def load(
     from octavo.decoding.adapters import AdapterTable
     from octavo.decoding.kv_cache import resolve_kv_type
     from octavo.decoding.plan import build_runner
+    from octavo.drafting.sources import blocks_beside_weights
     from octavo.weights import hub
     from octavo.weights.checkpoint import open_checkpoint
 
@@ -333,7 +334,7 @@ def load(
     if cache_tokens is None:
         cache_tokens = min(context * max_sequences, max(context, DEFAULT_CACHE_TOKENS))
     stored = resolve_kv_type(kv_type, config)
-    block_count = _blocks_beside_weights(checkpoint, max(cache_tokens, context), stored)
+    block_count = blocks_beside_weights(checkpoint, max(cache_tokens, context), stored)
     with ThreadPoolExecutor(1, "octavo-load") as beside:
         # Packing weights needs no interpreter, and making a tokenizer needs little else.
         building = beside.submit(build_runner, config, checkpoint.tensors, threads, block_count, stored)
@@ -344,18 +345,14 @@ def load(
         table.add_all(adapters)
     speculation = None
     if checkpoint.config.causal and str(draft) != "off":
-        from octavo.draft_head import is_draft_head
-        from octavo.drafting import draft_head, draft_model, speculation_for
+        from octavo.drafting.sources import drafter, speculation_for
 
         speculation = speculation_for(checkpoint, threads, draft_max, verify)
-        if str(draft) == "head" or is_draft_head(Path(draft).expanduser()):
-            folder = None if str(draft) == "head" else Path(draft).expanduser()
-            speculation.model = draft_head(checkpoint, tokenizer, folder, speculation)
-        elif str(draft) != "suffix":
-            small = open_checkpoint(hub.resolve(str(draft), progress=progress, offline=offline))
-            kept = resolve_kv_type("auto", small.config)
-            blocks = _blocks_beside_weights(small, runner.block_count * runner.block_size, kept)
-            speculation.model = draft_model(small, tokenizer, runner, threads, blocks, speculation)
+        if str(draft) != "suffix":
+            found = functools.partial(hub.resolve, progress=progress, offline=offline)
+            speculation.model = drafter(
+                str(draft), found, checkpoint, tokenizer, runner, threads, speculation
+            )
     return Model(
         checkpoint,
         tokenizer,
@@ -376,25 +373,3 @@ def _checked_context(context: int | None, config: ModelConfig) -> int:
             f"context: {context}, and this model was made for 1 to {config.context_length} tokens"
         )
     return context
-
-
-def _blocks_beside_weights(checkpoint: Checkpoint, tokens: int, kv_type: KVType) -> int:
-    """Blocks of a KV cache for so many tokens; OutOfMemoryError where it does not fit beside the weights."""
-    from octavo.decoding.kv_cache import blocks_that_fit
-    from octavo.decoding.plan import BLOCK_TOKENS
-
-    # The weights are packed into memory of our own; the file's pages can be dropped and do not count.
-    weights = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
-    available = machine.available_memory()
-    if weights > available:
-        raise OutOfMemoryError(
-            f"the weights of {checkpoint.path.name} need {weights / 2**20:,.0f} MiB and "
-            f"{available / 2**20:,.0f} MiB are available: take a smaller model or quantization"
-        )
-    return blocks_that_fit(
-        checkpoint.config,
-        tokens,
-        block_size=BLOCK_TOKENS,
-        available_bytes=available - weights,
-        kv_type=kv_type,
-    )

@@ -12,8 +12,8 @@ pytest.importorskip("transformers")
 
 from tiny_bases import save_chat_base  # noqa: E402
 
+from octavo.adapters.draft_head import read_draft_head  # noqa: E402
 from octavo.data.hidden_states import HiddenStates, HiddenStatesWriter, open_hidden_states  # noqa: E402
-from octavo.draft_head import read_draft_head  # noqa: E402
 from octavo.errors import FormatError, UnsupportedError  # noqa: E402
 from octavo.training.draft_config import DraftConfig  # noqa: E402
 from octavo.training.draft_head import (  # noqa: E402

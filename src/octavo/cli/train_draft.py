@@ -96,8 +96,8 @@ def _record(
     """The model's file, its vocabulary, what it answered, and where its head is looked for."""
     from octavo import api
     from octavo.data.hidden_states import HiddenStatesWriter, open_hidden_states
-    from octavo.drafting import head_folder
-    from octavo.recording import AnswerRecorder, read_prompts
+    from octavo.drafting.recording import AnswerRecorder, read_prompts
+    from octavo.drafting.sources import head_folder
     from octavo.weights import hub
     from octavo.weights.checkpoint import open_checkpoint
 
@@ -129,7 +129,7 @@ def _record(
 def _conclude(
     result: TrainingResult, rows: HiddenStates, model: str, is_default: bool, as_json: bool
 ) -> None:
-    from octavo.draft_head import read_draft_head
+    from octavo.adapters.draft_head import read_draft_head
 
     shares = read_draft_head(result.folder).config.acceptance
     if as_json:

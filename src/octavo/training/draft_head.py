@@ -1,4 +1,6 @@
-"""Training a draft head (octavo/draft_head.py) on a model's own answers and the hidden states behind them.
+"""Training a draft head on a model's own answers and the hidden states behind them.
+
+Its formula is in octavo/adapters/draft_head.py.
 
 The head starts from the model's state at a place of a text, reads the text's own next tokens, and carries its
 own state on.  At each depth its law is pulled to the model's: the model's hidden states are recorded, so the
@@ -22,8 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from octavo.data.hidden_states import HiddenStates
-from octavo.draft_head import (
+from octavo.adapters.draft_head import (
     CONFIG_NAME,
     KIND,
     NORM_EPSILON,
@@ -32,6 +33,7 @@ from octavo.draft_head import (
     DraftHeadConfig,
     fingerprint,
 )
+from octavo.data.hidden_states import HiddenStates
 from octavo.errors import FormatError
 from octavo.models.saving import write_aside
 from octavo.training.causal import Validation
@@ -279,7 +281,7 @@ def train_draft_head(
     *,
     view: View | None = None,
 ) -> TrainingResult:
-    """Train a head for a model on rows that `octavo.recording` made; `out` becomes its folder.
+    """Train a head for a model on rows that `octavo.drafting.recording` made; `out` becomes its folder.
 
     Ctrl-C saves what is there.  Raises FormatError for too few rows.
     """

@@ -1,4 +1,6 @@
-"""Drafts from a small network that reads the model's own hidden state (octavo/draft_head.py has its formula).
+"""Drafts from a small network that reads the model's own hidden state.
+
+Its formula is in octavo/adapters/draft_head.py.
 
 The state at the last accepted token comes with the logits of the step that accepted it, so there is no prompt
 to read and no cache: a sequence needs one vector.  From then on the head feeds on its own states.
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import _native
+from octavo.adapters.draft_head import NORM_EPSILON, DraftHead
 from octavo.adapters.encoding import TYPES, encode
 from octavo.decoding.constraint import FORBIDDEN
 from octavo.decoding.plan import TensorLike
@@ -24,7 +27,6 @@ from octavo.decoding.sampling import top_logprobs
 from octavo.decoding.scheduler import Drawing, TokenSequence
 from octavo.decoding.speculation.controller import Estimates
 from octavo.decoding.speculation.drawn import DrawnSource, Guess
-from octavo.draft_head import NORM_EPSILON, DraftHead
 
 MOST_SEQUENCES = 256
 

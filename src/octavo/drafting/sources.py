@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
-from octavo import _native
-from octavo.decoding.kv_cache import resolve_kv_type
-from octavo.decoding.plan import build_runner
+from octavo import _native, machine
+from octavo.adapters.draft_head import check_pair, fingerprint, is_draft_head, read_draft_head
+from octavo.decoding.kv_cache import KVType, blocks_that_fit, resolve_kv_type
+from octavo.decoding.plan import BLOCK_TOKENS, build_runner
 from octavo.decoding.runner import Runner
 from octavo.decoding.speculation import costs
 from octavo.decoding.speculation.controller import Estimates
 from octavo.decoding.speculation.draft_head import HeadRunner, HeadSource
 from octavo.decoding.speculation.draft_model import ModelSource, check_vocabularies
+from octavo.decoding.speculation.drawn import DrawnSource
 from octavo.decoding.speculation.grammar_states import GrammarSource
 from octavo.decoding.speculation.speculation import Rule, Speculation
 from octavo.decoding.speculation.suffix import SuffixSource
-from octavo.draft_head import check_pair, fingerprint, read_draft_head
-from octavo.errors import ModelNotFoundError, UnsupportedError
+from octavo.errors import ModelNotFoundError, OutOfMemoryError, UnsupportedError
 from octavo.text.tokenizer import Tokenizer
 from octavo.weights import hub
-from octavo.weights.checkpoint import Checkpoint
+from octavo.weights.checkpoint import Checkpoint, open_checkpoint
 
 
 def speculation_for(checkpoint: Checkpoint, threads: int, draft_max: int, rule: Rule) -> Speculation:
@@ -92,3 +94,44 @@ def draft_head(
     runner = HeadRunner(head, checkpoint.tensors["token_embd.weight"], threads=1)
     vocabulary = checkpoint.config.vocabulary_size
     return HeadSource(runner, speculation.estimates, vocabulary, own_noise=speculation.rule != "equality")
+
+
+def drafter(
+    draft: str,
+    resolve: Callable[[str], Path],
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    runner: Runner,
+    threads: int,
+    speculation: Speculation,
+) -> DrawnSource:
+    """What `draft=` of `octavo.load` names: "head", a head's folder, or a smaller model that `resolve` finds.
+
+    OctavoError where it is not there or is of another model, OutOfMemoryError where it does not fit.
+    """
+    folder = Path(draft).expanduser()
+    if draft == "head" or is_draft_head(folder):
+        return draft_head(checkpoint, tokenizer, None if draft == "head" else folder, speculation)
+    small = open_checkpoint(resolve(draft))
+    kept = resolve_kv_type("auto", small.config)
+    blocks = blocks_beside_weights(small, runner.block_count * runner.block_size, kept)
+    return draft_model(small, tokenizer, runner, threads, blocks, speculation)
+
+
+def blocks_beside_weights(checkpoint: Checkpoint, tokens: int, kv_type: KVType) -> int:
+    """Blocks of a KV cache for so many tokens; OutOfMemoryError where it does not fit beside the weights."""
+    # The weights are packed into memory of our own; the file's pages can be dropped and do not count.
+    weights = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
+    available = machine.available_memory()
+    if weights > available:
+        raise OutOfMemoryError(
+            f"the weights of {checkpoint.path.name} need {weights / 2**20:,.0f} MiB and "
+            f"{available / 2**20:,.0f} MiB are available: take a smaller model or quantization"
+        )
+    return blocks_that_fit(
+        checkpoint.config,
+        tokens,
+        block_size=BLOCK_TOKENS,
+        available_bytes=available - weights,
+        kv_type=kv_type,
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octavo.draft_head import (
+from octavo.adapters.draft_head import (
     KIND,
     DraftHeadConfig,
     check_pair,
