@@ -53,7 +53,7 @@ void check_bytes(int type, int rows, int columns, const Bytes& bytes) {
 
 void step(Model& model, const Integers& tokens, const Integers& positions, const Integers& rows, const Table& block_tables,
           const Integers& outputs, std::optional<Matrix> logits, std::optional<Matrix> hidden,
-          std::optional<Table> shares, std::optional<Integers> adapters) {
+          std::optional<Table> shares, std::optional<Integers> adapters, std::optional<Matrix> states) {
   require(positions.size() == tokens.size() && rows.size() == tokens.size(),
           "tokens, positions and rows must have one length");
   require(!logits || (logits->shape(0) == outputs.size() && int(logits->shape(1)) == model.vocabulary_size()),
@@ -68,6 +68,9 @@ void step(Model& model, const Integers& tokens, const Integers& positions, const
   if (shares) input.shares = shares->data(), input.share_count = int(shares->shape(0));
   require(!adapters || adapters->size() == block_tables.shape(0), "adapters must have one number for each row of the block tables");
   if (adapters) input.adapters = adapters->data();
+  require(!states || (states->shape(0) == tokens.size() && int(states->shape(1)) == model.state_width()),
+          "states must have the shape [tokens, state width]");
+  if (states) input.states = states->data();
   nb::gil_scoped_release unlocked;
   model.step(input);
 }
@@ -148,6 +151,7 @@ void bind_plan(nb::class_<Model>& model) {
         self.add_row(operation);
       }, "out"_a, "rope"_a, "heads"_a, "head_width"_a, "width"_a, "interleaved"_a)
       .def("embed", [](Model& self, int table, const Place& out) { self.add_row(embed(table, out, false, 0)); })
+      .def("state", [](Model& self, const Place& out, int width) { self.add_state(view(out), width); }, "out"_a, "width"_a)
       .def("embed_positions", [](Model& self, int table, const Place& out) { self.add_row(embed(table, out, true, 0)); })
       .def("add_vector", [](Model& self, const Place& out, int vector, int count) {
         octavo::RowOperation operation{octavo::Operation::AddVector, {}, view(out), {}, {}};
@@ -185,7 +189,8 @@ void bind_running(nb::class_<Model>& model) {
              });
            })
       .def("step", &step, "tokens"_a, "positions"_a, "rows"_a, "block_tables"_a, "outputs"_a, "logits"_a.none(),
-           "hidden"_a.none() = nb::none(), "shares"_a.none() = nb::none(), "adapters"_a.none() = nb::none())
+           "hidden"_a.none() = nb::none(), "shares"_a.none() = nb::none(), "adapters"_a.none() = nb::none(),
+           "states"_a.none() = nb::none())
       .def("add_low_rank", [](Model& self, int adapter, int matrix, int first_row, const Matrix& down, const Matrix& up) {
         require(down.shape(0) == up.shape(1), "down [rank, columns] and up [rows, rank] must have one rank");
         self.add_low_rank(adapter, matrix, first_row, int(down.shape(0)), int(down.shape(1)), down.data(), int(up.shape(0)),

@@ -117,6 +117,15 @@ Stage& Model::open_stage() {
 
 void Model::add_row(const RowOperation& operation) { open_stage().rows.push_back(operation); }
 
+void Model::add_state(View out, int width) {
+  require(state_width_ == 0 && width > 0, "a plan takes one kind of states");
+  require(out.offset >= 0 && out.offset + width <= buffers_.at(out.buffer).width, "a state must fit its buffer");
+  state_width_ = width;
+  RowOperation operation{Operation::State, {}, out, {}, {}};
+  operation.count = width;
+  add_row(operation);
+}
+
 void Model::add_matmul(View input, int columns, std::vector<MatmulPart> parts) {
   Stage& stage = open_stage();
   require(!parts.empty(), "a matmul needs at least one matrix");

@@ -33,7 +33,7 @@ struct View {
   int offset = 0;
 };
 
-enum class Operation : std::uint8_t { Row, Rope, Embed, AddVector, StoreCache };
+enum class Operation : std::uint8_t { Row, Rope, Embed, AddVector, StoreCache, State };
 
 struct RowOperation {
   Operation operation;
@@ -89,6 +89,7 @@ struct StepInput {
   const std::int32_t* shares = nullptr;  // [share_count][2]: a token of the step, one more row that stores it
   int share_count = 0;
   const std::int32_t* adapters = nullptr;  // [S]: each row's adapter, -1 for none; null: none at all
+  const float* states = nullptr;           // [T, state width]: rows that come from outside, of a plan that takes them
 };
 
 class Model {
@@ -106,6 +107,7 @@ class Model {
   int rope(const std::vector<float>& frequencies, float attention_factor);
   void cache(int layers, int heads, int key_value_heads, int head_width, int blocks, CacheType type);
   void add_row(const RowOperation& operation);
+  void add_state(View out, int width);  // a token's row of the step's states
   void add_matmul(View input, int columns, std::vector<MatmulPart> parts);
   void add_attention(const AttentionPart& part);
   void select_outputs(View hidden, int hidden_size);  // later stages run for the wanted rows only
@@ -130,6 +132,7 @@ class Model {
   int threads() const { return pool_.threads(); }
   int vocabulary_size() const { return vocabulary_size_; }
   int hidden_size() const { return hidden_size_; }
+  int state_width() const { return state_width_; }
 
  private:
   struct Buffer { int width; AlignedBuffer<float> data; };
@@ -175,7 +178,7 @@ class Model {
   AlignedBuffer<std::uint8_t> lower_plane_;  // of the logits' matrix, if it is in two planes
   float logit_softcap_ = 0, logit_margin_ = 0;
   View hidden_;
-  int hidden_size_ = 0, vocabulary_size_ = 0;
+  int hidden_size_ = 0, vocabulary_size_ = 0, state_width_ = 0;
 
   AlignedBuffer<std::uint8_t> cache_;
   int cache_layers_ = 0, cache_heads_ = 0, cache_blocks_ = 0, heads_ = 0;

@@ -34,15 +34,18 @@ void Model::check(const StepInput& input) const {
     require(position >= 0 && position / kBlockTokens < input.table_width, "a token's position is beyond its block table");
     const bool follows = t > 0 && input.rows[t - 1] == row;
     require(!follows || position == input.positions[t - 1] + 1, "a sequence's new tokens must follow each other");
+    require(tables_.empty() || (input.tokens[t] >= 0 && input.tokens[t] < tables_[0].rows),
+            "token " + std::to_string(input.tokens[t]) + " is outside the vocabulary");
+    if (!cache_layers_) continue;
     for (int block = 0; block <= position / kBlockTokens && !follows; ++block) {
       const int id = input.block_tables[std::size_t(row) * input.table_width + block];
       require(id >= 0 && id < cache_blocks_, "a block table names a block that the cache does not have");
     }
     const int id = input.block_tables[std::size_t(row) * input.table_width + position / kBlockTokens];
     require(id >= 0 && id < cache_blocks_, "a block table names a block that the cache does not have");
-    require(tables_.empty() || (input.tokens[t] >= 0 && input.tokens[t] < tables_[0].rows),
-            "token " + std::to_string(input.tokens[t]) + " is outside the vocabulary");
   }
+  require((input.states != nullptr) == (state_width_ > 0), "states are for the plans that take them, which need them");
+  require(cache_layers_ || !input.share_count, "shares need a cache");
   for (int i = 0; i < input.share_count; ++i) {
     const int token = input.shares[2 * i], row = input.shares[2 * i + 1];
     require(token >= 0 && token < input.token_count && row >= 0 && row < input.sequence_count,
@@ -234,6 +237,10 @@ void Model::run_row(const RowOperation& operation, int token) {
                      at(operation.out, token));
       return;
     }
+    case Operation::State:
+      std::memcpy(at(operation.out, token), input_.states + std::size_t(token) * operation.count,
+                  std::size_t(operation.count) * sizeof(float));
+      return;
     case Operation::AddVector: {
       float* out = at(operation.out, token);
       const float* vector = vectors_[operation.weight].data();

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from octavo.decoding.adapters import AdapterTable
     from octavo.decoding.constraint import ForcedMode
     from octavo.decoding.engine import Engine
-    from octavo.decoding.kv_cache import KVChoice, KVType
+    from octavo.decoding.kv_cache import KVChoice
     from octavo.decoding.runner import Runner
     from octavo.decoding.sampling import SamplingOptions
     from octavo.decoding.speculation.speculation import Rule, Speculation
@@ -307,8 +307,9 @@ def load(
         which is int8 for the models that lose nothing by it.
     max_sequences: how many run at once; others wait.  cache_tokens: tokens in the KV cache that they share.
     draft: what guesses tokens ahead where that pays; the text is the same whatever it is.  "suffix" (what
-        the text or earlier ones repeat), "off", or a smaller model of the same vocabulary, named as `model`
-        is; its guesses come where the text repeats nothing.  draft_max: most tokens ahead.
+        the text or earlier ones repeat), "off", or what guesses where nothing repeats: a smaller model of
+        the same vocabulary, named as `model` is, the folder of a head that `octavo train-draft` made for
+        this model, or "head" for the one in the cache.  draft_max: most tokens ahead.
     verify: "equality" with what the model draws by itself, so that a seed gives one text; "token" or "block"
         keep more of a model's drafts at high temperatures, and the same distribution (docs/speculation.md).
     adapters: name -> folder of a LoRA adapter of this model, for `generate(..., adapter=name)`.
@@ -320,6 +321,7 @@ def load(
     from octavo.decoding.adapters import AdapterTable
     from octavo.decoding.kv_cache import resolve_kv_type
     from octavo.decoding.plan import build_runner
+    from octavo.drafting.sources import blocks_beside_weights
     from octavo.weights import hub
     from octavo.weights.checkpoint import open_checkpoint
 
@@ -332,7 +334,7 @@ def load(
     if cache_tokens is None:
         cache_tokens = min(context * max_sequences, max(context, DEFAULT_CACHE_TOKENS))
     stored = resolve_kv_type(kv_type, config)
-    block_count = _blocks_beside_weights(checkpoint, max(cache_tokens, context), stored)
+    block_count = blocks_beside_weights(checkpoint, max(cache_tokens, context), stored)
     with ThreadPoolExecutor(1, "octavo-load") as beside:
         # Packing weights needs no interpreter, and making a tokenizer needs little else.
         building = beside.submit(build_runner, config, checkpoint.tensors, threads, block_count, stored)
@@ -343,14 +345,14 @@ def load(
         table.add_all(adapters)
     speculation = None
     if checkpoint.config.causal and str(draft) != "off":
-        from octavo.drafting import draft_model, speculation_for
+        from octavo.drafting.sources import drafter, speculation_for
 
         speculation = speculation_for(checkpoint, threads, draft_max, verify)
         if str(draft) != "suffix":
-            small = open_checkpoint(hub.resolve(str(draft), progress=progress, offline=offline))
-            kept = resolve_kv_type("auto", small.config)
-            blocks = _blocks_beside_weights(small, runner.block_count * runner.block_size, kept)
-            speculation.model = draft_model(small, tokenizer, runner, threads, blocks, speculation)
+            found = functools.partial(hub.resolve, progress=progress, offline=offline)
+            speculation.model = drafter(
+                str(draft), found, checkpoint, tokenizer, runner, threads, speculation
+            )
     return Model(
         checkpoint,
         tokenizer,
@@ -371,25 +373,3 @@ def _checked_context(context: int | None, config: ModelConfig) -> int:
             f"context: {context}, and this model was made for 1 to {config.context_length} tokens"
         )
     return context
-
-
-def _blocks_beside_weights(checkpoint: Checkpoint, tokens: int, kv_type: KVType) -> int:
-    """Blocks of a KV cache for so many tokens; OutOfMemoryError where it does not fit beside the weights."""
-    from octavo.decoding.kv_cache import blocks_that_fit
-    from octavo.decoding.plan import BLOCK_TOKENS
-
-    # The weights are packed into memory of our own; the file's pages can be dropped and do not count.
-    weights = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
-    available = machine.available_memory()
-    if weights > available:
-        raise OutOfMemoryError(
-            f"the weights of {checkpoint.path.name} need {weights / 2**20:,.0f} MiB and "
-            f"{available / 2**20:,.0f} MiB are available: take a smaller model or quantization"
-        )
-    return blocks_that_fit(
-        checkpoint.config,
-        tokens,
-        block_size=BLOCK_TOKENS,
-        available_bytes=available - weights,
-        kv_type=kv_type,
-    )

@@ -101,6 +101,7 @@ class Completion:
             "tokens_per_second": round(self.tokens_per_second, 3),
             "drafted": self.timings.drafted,
             "accepted": self.timings.accepted,
+            "accepted_by_depth": [round(share, 3) for share in self.timings.accepted_by_depth],
             "speedup_estimate": round(self.timings.speedup_estimate, 3),
         }
 

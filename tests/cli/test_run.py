@@ -128,6 +128,7 @@ def test_json_is_one_object_with_the_promised_fields(
         "tokens_per_second",
         "drafted",
         "accepted",
+        "accepted_by_depth",
         "speedup_estimate",
     ]
     assert answer["text"] == " wörld" and answer["finish_reason"] == "stop" and answer["prompt_tokens"] == 5

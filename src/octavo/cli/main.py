@@ -19,6 +19,7 @@ VERBS = {
     "perplexity": ("perplexity", "How well a model predicts a text."),
     "train": ("train", "A model of your own, from text to a folder that runs."),
     "tune": ("tune", "A model fitted to your rows: LoRA, QLoRA, or all of it."),
+    "train-draft": ("train_draft", "A small head that guesses a model's tokens ahead."),
     "merge": ("merge", "An adapter made part of its model."),
     "convert": ("convert", "An adapter as llama.cpp reads it."),
     "translate": ("translate", "Texts to another language, with a translator trained here."),

@@ -112,7 +112,7 @@ _MODEL_OPTIONS = (
     ),
     click.option(
         "--draft",
-        metavar="MODEL|suffix|off",
+        metavar="MODEL|head|DIR|suffix|off",
         default="suffix",
         show_default=True,
         help="What guesses tokens ahead where that is faster; the text stays the same.",

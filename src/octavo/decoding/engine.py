@@ -30,7 +30,8 @@ from octavo.decoding.kv_cache import blocks_for
 from octavo.decoding.runner import Runner, TreeRunner
 from octavo.decoding.sampling import SamplingOptions
 from octavo.decoding.scheduler import FinishReason, Scheduler, Step, TokenSequence, step_extras
-from octavo.decoding.speculation.speculation import Speculation
+from octavo.decoding.speculation.drawn import StateReader
+from octavo.decoding.speculation.speculation import Rule, Speculation
 from octavo.decoding.speculation.verification import follow, judge
 from octavo.errors import OctavoError, OutOfMemoryError
 
@@ -47,6 +48,8 @@ class Timings:
     prompt_seconds: from its first step to its first token.  generation_seconds: from the first token to the
     last. time_to_first_token: from `submit`.  cached_tokens: of the prompt, not computed because the cache
     had them.  drafted, accepted: tokens guessed and verified, and those of them that were right.
+    accepted_by_depth: of the first, second, ... token of drafts, how often it was right where all before it
+    were.
     speedup_estimate: how much longer its steps would have taken without drafts, by the measured cost of a
     step; 1 where nothing was drafted.
     """
@@ -59,6 +62,7 @@ class Timings:
     cached_tokens: int = 0
     drafted: int = 0
     accepted: int = 0
+    accepted_by_depth: tuple[float, ...] = ()
     speedup_estimate: float = 1.0
 
 
@@ -105,6 +109,7 @@ class Generation(Iterator[int]):
             timings.generation_seconds = sequence.last_token - sequence.first_token
             timings.time_to_first_token = sequence.first_token - sequence.submitted
         timings.drafted, timings.accepted = sequence.drafted, sequence.accepted
+        timings.accepted_by_depth = tuple(right / tried for tried, right in sequence.depths)
         if sequence.step_seconds > 0 and sequence.drafted:
             timings.speedup_estimate = sequence.plain_seconds / sequence.step_seconds
         return timings
@@ -134,6 +139,10 @@ class Engine:
         self.speculation = speculation
         self._scheduler = Scheduler(runner, max_sequences, speculation.most_nodes if speculation else 0)
         self._logits = np.empty((self._scheduler.max_outputs, runner.vocabulary_size), np.float32)
+        self._state_readers: list[StateReader] = []
+        self._states = np.empty((0, 0), np.float32)  # of the same rows, where somebody reads them
+        if speculation and speculation.model and speculation.model.state_reader:
+            self.add_state_reader(speculation.model.state_reader)
         # Guards the scheduler and the fields below, never for as long as a step.
         self._lock = threading.Lock()
         self._condition = threading.Condition(self._lock)
@@ -209,6 +218,11 @@ class Engine:
             elif not (sequence.ended or sequence.abandoned):
                 self._scheduler.add(sequence)
             self._condition.notify_all()
+
+    def add_state_reader(self, reader: StateReader) -> None:
+        """Let each step give the model's hidden states too; before the first generation."""
+        self._states = np.empty((self._scheduler.max_outputs, self.runner.hidden_size), np.float32)
+        self._state_readers.append(reader)
 
     def cancel(self, sequence: TokenSequence) -> None:
         """See `Generation.cancel`."""
@@ -322,6 +336,7 @@ class Engine:
         for source, target in step.copies:
             cast(TreeRunner, self.runner).copy_block(source, target)
         shares = np.array(step.shares, np.int32) if step.shares else None
+        states = self._states[:outputs] if self._state_readers else None
         cast(TreeRunner, self.runner).step(
             step.tokens[:count],
             step.positions[:count],
@@ -329,11 +344,18 @@ class Engine:
             self._scheduler.block_tables,
             step.outputs[:outputs],
             logits,
-            *step_extras(shares, self._scheduler.adapters),
+            *step_extras(shares, self._scheduler.adapters, states),
         )
         if not outputs:
             return []
-        rule = self.speculation.rule if self.speculation else "equality"
+        tokens = self._accept(step, logits, self.speculation.rule if self.speculation else "equality")
+        if states is not None:
+            for read in self._state_readers:
+                read(step.drawings, tokens, states)
+        return tokens
+
+    def _accept(self, step: Step, logits: NDArray[np.float32], rule: Rule) -> list[list[int]]:
+        """The tokens that follow each drawing, by the logits of its rows."""
         if rule == "equality":
             drawn = self._drawer.draw(logits)
             return [follow(one, drawn[one.rows.start : one.rows.stop]) for one in step.drawings]

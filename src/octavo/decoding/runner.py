@@ -41,7 +41,7 @@ class Runner(Protocol):
         block_tables: NDArray[np.int32],
         outputs: NDArray[np.int32],
         logits: NDArray[np.float32],
-        hidden: None = None,
+        hidden: NDArray[np.float32] | None = None,
         shares: None = None,
         adapters: NDArray[np.int32] | None = None,
         /,
@@ -50,8 +50,9 @@ class Runner(Protocol):
 
         Tokens of one sequence are consecutive and ascend in position.  Their keys and values are stored
         before any attention, so a chunk of a prompt is one call.  Logits float32 [R, V] are written for the
-        tokens with the indices outputs [R].  adapters int32 [S]: of each row of the block tables, or -1;
-        hidden and shares are the native step's own.  Any exception, of `cancel` too, leaves the stored keys
+        tokens with the indices outputs [R], and beside them their last hidden states float32 [R, H]
+        where `hidden` is given.  adapters int32 [S]: of each row of the block tables, or -1;
+        shares are the native step's own.  Any exception, of `cancel` too, leaves the stored keys
         and values undefined.
         """
 
@@ -83,7 +84,7 @@ class TreeRunner(Protocol):
         block_tables: NDArray[np.int32],
         outputs: NDArray[np.int32],
         logits: NDArray[np.float32],
-        hidden: None = None,
+        hidden: NDArray[np.float32] | None = None,
         shares: NDArray[np.int32] | None = None,
         adapters: NDArray[np.int32] | None = None,
         /,

@@ -47,6 +47,7 @@ class TokenSequence:
     is_prepared: its constraint is there; before, it is not among the scheduler's.
     submitted, started, first_token, last_token: times in seconds; 0 before.
     drafted, accepted: tokens that were guessed and verified, and those of them that were right.
+    depths: for each depth of a draft, how often all before it were right, and how often it was too.
     plain_seconds, step_seconds: what its tokens would have taken one by one, and what they took.
     """
 
@@ -74,6 +75,7 @@ class TokenSequence:
     last_token: float = 0.0
     drafted: int = 0
     accepted: int = 0
+    depths: list[list[int]] = field(default_factory=list)
     plain_seconds: float = 0.0
     step_seconds: float = 0.0
 
@@ -107,6 +109,14 @@ class TokenSequence:
         self.ids[self.length] = token
         self.generated.append(token)
         self.settle()
+
+    def count_depths(self, accepted: int, tried: int) -> None:
+        """A draft was right as far as `accepted`, and was there as far as `tried`."""
+        while len(self.depths) < tried:
+            self.depths.append([0, 0])
+        for depth in range(tried):
+            self.depths[depth][0] += 1
+            self.depths[depth][1] += depth < accepted
 
     @property
     def remaining(self) -> int:
@@ -201,11 +211,18 @@ class Step:
         self.token_count = end
 
 
-def step_extras(shares: NDArray[np.int32] | None, adapters: NDArray[np.int32]) -> tuple[Any, ...]:
-    """What `Runner.step` is given after the logits: nothing where there are no branches and no adapters."""
+def step_extras(
+    shares: NDArray[np.int32] | None,
+    adapters: NDArray[np.int32],
+    hidden: NDArray[np.float32] | None = None,
+) -> tuple[Any, ...]:
+    """What `Runner.step` is given after the logits: nothing where there are no branches and no adapters, and
+    nobody reads hidden states."""
     if (adapters >= 0).any():
-        return None, shares, adapters
-    return () if shares is None else (None, shares)
+        return hidden, shares, adapters
+    if shares is not None:
+        return hidden, shares
+    return () if hidden is None else (hidden,)
 
 
 class Scheduler:
@@ -344,6 +361,7 @@ class Scheduler:
             accepted = len(drawing.draft.path(drawing.accepted))
             sequence.drafted += len(drawing.draft)
             sequence.accepted += accepted
+            sequence.count_depths(accepted, tried=accepted + bool(drawing.draft.children(drawing.accepted)))
             for token in drawn:
                 if not sequence.ended:
                     sequence.append(token, now)

@@ -23,7 +23,7 @@ from octavo.decoding import engine as engine_module
 from octavo.decoding.engine import Engine
 from octavo.decoding.sampling import SamplingOptions, distribution, flatten, sample, sampling_batch
 from octavo.decoding.scheduler import Drawing
-from octavo.decoding.speculation import draft_model, verification
+from octavo.decoding.speculation import drawn, verification
 from octavo.decoding.speculation import speculation as speculation_module
 from octavo.decoding.speculation.branches import chain_of
 from octavo.decoding.speculation.controller import Estimates
@@ -196,9 +196,7 @@ def rejected(speculating: Speculation, together: int = 64) -> bool:
 
 @pytest.mark.parametrize("rule", ["token", "block"])
 def test_a_wrong_law_of_the_draft_is_found(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        draft_model, "distribution", lambda logits, batch: np.full(logits.shape, 1 / VOCABULARY)
-    )
+    monkeypatch.setattr(drawn, "distribution", lambda logits, batch: np.full(logits.shape, 1 / VOCABULARY))
     assert rejected(speculation("model", rule))  # type: ignore[arg-type]
 
 
@@ -219,7 +217,7 @@ def test_reused_noise_with_the_ratio_test_is_found(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(engine_module, "judge", judge)
     monkeypatch.setattr(verification, "draw", draw)
-    monkeypatch.setattr(draft_model, "noise_of_draft", lambda sequence: sequence.seed)
+    monkeypatch.setattr(drawn, "noise_of_draft", lambda sequence: sequence.seed)
     for name, law in (("MODEL", (0.1, 0.3, 0.6)), ("SMALL", (0.5, 0.1, 0.4))):  # the bias is larger here
         runner = TableRunner(0)
         runner.table[:] = np.log([*law, *(1e-9,) * (VOCABULARY - 3)])
@@ -249,7 +247,7 @@ def test_a_stale_draft_cache_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """It cannot change a text, only how much is accepted: of a model by itself, all."""
     assert acceptance(TableRunner(1)) == 1.0
     honest = acceptance(SMALL)
-    real = ModelSource._begin
+    real = ModelSource.begin
 
     def begin(self, sequence, limit):  # type: ignore[no-untyped-def]
         cached = self._cached.get(id(sequence))
@@ -259,7 +257,7 @@ def test_a_stale_draft_cache_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
             guess.pending[-1:] = stale  # a rejected token's keys and values pass for the new token's
         return guess
 
-    monkeypatch.setattr(ModelSource, "_begin", begin)
+    monkeypatch.setattr(ModelSource, "begin", begin)
     assert acceptance(SMALL) < honest - 0.05
 
 

@@ -24,7 +24,7 @@ from octavo.decoding.speculation.controller import (
 )
 from octavo.decoding.speculation.costs import StepCosts, measure
 from octavo.decoding.speculation.draft import ROOT, Draft, DraftSource
-from octavo.decoding.speculation.draft_model import ModelSource
+from octavo.decoding.speculation.drawn import DrawnSource
 
 MOST_NODES = 64  # of a step, all sequences together
 DRAFT_MAX = 16  # of a sequence in a step
@@ -50,7 +50,7 @@ class Speculation:
         sources: Sequence[DraftSource],
         estimates: Estimates,
         *,
-        model: ModelSource | None = None,
+        model: DrawnSource | None = None,
         costs: StepCosts | None = None,
         on_measured: Callable[[StepCosts], None] = lambda costs: None,
         draft_max: int = DRAFT_MAX,

@@ -1,0 +1,1 @@
+"""What guesses ahead for a model, wired, and what a draft head learns from (docs/speculation.md)."""
