@@ -80,7 +80,10 @@ void Model::prepare(const StepInput& input) {
     }
   }
   plan_attention();
-  if (input.adapters) inner_.resize(std::size_t(most_inner_) * input.token_count);
+  if (input.adapters) {
+    inner_.resize(std::size_t(most_inner_) * input.token_count);
+    inner_groups_.resize(2 * std::size_t(most_inner_groups_) * input.token_count);
+  }
   if (lower_plane_.size() && input.logits) {
     floors_.resize(input.output_count);
     piece_largest_.resize(std::size_t(matmul_pieces(stages_.back())) * input.output_count);
@@ -202,14 +205,17 @@ void Model::run_rows(const Stage& stage, int row) {
   if (stage.merges && partial_) merge_partials(stage, token);
   for (const RowOperation& operation : stage.rows) run_row(operation, token);
   if (stage.matmuls.empty()) return;
-  if (input_.adapters) low_rank_inner(stage, token);
-  bool quantize = false, pack = false;
+  const LowRankStage* low_rank = low_rank_of(stage, token);
+  bool quantize = low_rank != nullptr, pack = false;
   for (const MatmulPart& part : stage.matmuls) (matrices_[part.matrix].format.is_float() ? pack : quantize) = true;
   const int width = tile_width(rows_of(stage)), tile = row / width, slot = row % width;
   const float* in = at(stage.matmul_input, token);
   const std::size_t columns = stage.matmul_columns;
-  if (quantize)
-    kernels_->quantize(in, int(columns), width, slot, quantized_.data() + columns / kGroup * record_bytes(width) * tile);
+  if (quantize) {
+    std::uint8_t* records = quantized_.data() + quantized_tile_bytes(columns, width) * tile;
+    kernels_->quantize(in, int(columns), width, slot, records);
+    if (low_rank) multiply_downs(*low_rank, token, (const QuantizedGroup*)records + slot, width);
+  }
   if (pack) {
     float* out = packed_.data() + columns * width * tile + slot;
     for (std::size_t column = 0; column < columns; ++column) out[column * width] = in[column];
@@ -288,7 +294,7 @@ MatmulTask Model::matmul_task(const Stage& stage, const MatmulPart& part) {
   const std::size_t columns = stage.matmul_columns;
   MatmulTask task{matrix, part.bias < 0 ? nullptr : vectors_[part.bias].data(),
                   is_float ? (const std::uint8_t*)packed_.data() : quantized_.data(),
-                  is_float ? columns * width * sizeof(float) : columns / kGroup * record_bytes(width),
+                  is_float ? columns * width * sizeof(float) : quantized_tile_bytes(columns, width),
                   width, tokens, nullptr, 0};
   if (part.out.buffer < 0) {
     task.out = input_.logits;
@@ -320,7 +326,7 @@ void Model::run_matmul_piece(const Stage& stage, int piece) {
   visit_piece(stage, piece, [&](const MatmulPart& part, int first, int last) {
     const MatmulTask task = matmul_task(stage, part);
     kernels_->matmul(task, first, last);
-    if (input_.adapters) add_low_rank_piece(stage, part.matrix, first * kPanelRows, last * kPanelRows, task);
+    if (input_.adapters) add_ups(stage, part.matrix, first, last, task);
     if (!stage.is_logits) return;
     for (int row = 0; row < task.tokens; ++row) {
       float* out = task.out + task.out_stride * row + first * kPanelRows;
