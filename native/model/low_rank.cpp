@@ -93,6 +93,11 @@ void pack_up(const LowRankPair& pair, float factor, const UpPanels& up, int pane
   }
 }
 
+// To the second-level cache, as prefetch() in isa/vector_avx512.h.
+void ask_for(const std::uint8_t* from, std::size_t bytes) {
+  for (std::size_t at = 0; at < bytes; at += kLine) __builtin_prefetch(from + at, 0, 2);
+}
+
 }  // namespace
 
 Adapter pack_adapter(const std::vector<std::vector<LowRankPair>>& of_stage) {
@@ -174,6 +179,19 @@ void Model::multiply_downs(const LowRankStage& low_rank, int token, const Quanti
   for (const LowRankUp& each : low_rank.ups)
     kernels_->quantize(inner + each.inner_row, whole(each.up.rank, kPanelRows), 1, 0,
                        reinterpret_cast<std::uint8_t*>(inner_of(each, token)));
+}
+
+// Asks memory for the ups of the matrix's panel, of all adapters of this step, while the base's panel is multiplied.
+void Model::ask_for_ups(const Stage& stage, int matrix, int panel) const {
+  for (const int number : step_adapters_) {
+    if (adapters_[number].stages.empty()) continue;
+    for (const LowRankUp& each : adapters_[number].stages[&stage - stages_.data()].ups) {
+      const int index = panel - each.first_panel;
+      if (each.matrix != matrix || index < 0 || index >= each.panels) continue;
+      ask_for(each.up.codes + each.up.panel_bytes() * index, each.up.panel_bytes());
+      ask_for(reinterpret_cast<const std::uint8_t*>(each.up.scales + kPanelRows * index), 1);
+    }
+  }
 }
 
 // For the matrix's panels from `begin` to below `end`, of all tokens.

@@ -147,6 +147,7 @@ class Model {
   const LowRankStage* low_rank_of(const Stage& stage, int token) const;  // null: nothing is added
   QuantizedGroup* inner_of(const LowRankUp& up, int token);
   void multiply_downs(const LowRankStage& low_rank, int token, const QuantizedGroup* values, int width);
+  void ask_for_ups(const Stage& stage, int matrix, int panel) const;
   void add_ups(const Stage& stage, int matrix, int begin, int end, const MatmulTask& task);
   void run_attention_piece(const AttentionPart& part, const AttentionPiece& piece, int thread);
   void set_floors(const Stage& stage);
@@ -194,6 +195,7 @@ class Model {
   AlignedBuffer<float> packed_;  // float activations
   std::vector<float> piece_largest_;  // [pieces of the logits' sweep][outputs]
   std::vector<float> floors_;         // [outputs]
+  std::vector<int> step_adapters_;    // each once
   std::vector<float> inner_;          // [tokens][most_inner_], where any sequence has an adapter
   std::vector<QuantizedGroup> inner_groups_;  // [tokens][most_inner_groups_][2], the same quantized
   std::atomic<bool> cancelled_{false};

@@ -80,7 +80,11 @@ void Model::prepare(const StepInput& input) {
     }
   }
   plan_attention();
-  if (input.adapters) {
+  step_adapters_.clear();
+  for (const Sequence& sequence : sequences_)
+    if (sequence.adapter >= 0 && std::find(step_adapters_.begin(), step_adapters_.end(), sequence.adapter) == step_adapters_.end())
+      step_adapters_.push_back(sequence.adapter);
+  if (step_adapters_.size()) {
     inner_.resize(std::size_t(most_inner_) * input.token_count);
     inner_groups_.resize(2 * std::size_t(most_inner_groups_) * input.token_count);
   }
@@ -325,8 +329,15 @@ void Model::visit_piece(const Stage& stage, int piece, Visit visit) {
 void Model::run_matmul_piece(const Stage& stage, int piece) {
   visit_piece(stage, piece, [&](const MatmulPart& part, int first, int last) {
     const MatmulTask task = matmul_task(stage, part);
-    kernels_->matmul(task, first, last);
-    if (input_.adapters) add_ups(stage, part.matrix, first, last, task);
+    if (step_adapters_.empty()) {
+      kernels_->matmul(task, first, last);
+    } else {
+      for (int panel = first; panel < last; ++panel) {
+        ask_for_ups(stage, part.matrix, panel);
+        kernels_->matmul(task, panel, panel + 1);
+      }
+      add_ups(stage, part.matrix, first, last, task);
+    }
     if (!stage.is_logits) return;
     for (int row = 0; row < task.tokens; ++row) {
       float* out = task.out + task.out_stride * row + first * kPanelRows;
