@@ -160,6 +160,16 @@ void Model::clear_adapter(int adapter) {
   if (adapter >= 0 && adapter < int(adapters_.size())) adapters_[adapter] = Adapter();
 }
 
+void Model::prepare_low_rank() {
+  step_adapters_.clear();
+  for (const Sequence& sequence : sequences_)
+    if (sequence.adapter >= 0 && std::find(step_adapters_.begin(), step_adapters_.end(), sequence.adapter) == step_adapters_.end())
+      step_adapters_.push_back(sequence.adapter);
+  if (step_adapters_.empty()) return;
+  inner_.resize(std::size_t(most_inner_) * input_.token_count);
+  inner_groups_.resize(2 * std::size_t(most_inner_groups_) * input_.token_count);
+}
+
 const LowRankStage* Model::low_rank_of(const Stage& stage, int token) const {
   const int number = input_.adapters ? sequences_[token_sequence_[token]].adapter : -1;
   if (number < 0 || adapters_[number].stages.empty()) return nullptr;

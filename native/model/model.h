@@ -144,6 +144,7 @@ class Model {
   void run_row(const RowOperation& operation, int token);
   void merge_partials(const Stage& stage, int token);
   void run_matmul_piece(const Stage& stage, int piece);
+  void prepare_low_rank();
   const LowRankStage* low_rank_of(const Stage& stage, int token) const;  // null: nothing is added
   QuantizedGroup* inner_of(const LowRankUp& up, int token);
   void multiply_downs(const LowRankStage& low_rank, int token, const QuantizedGroup* values, int width);

@@ -80,14 +80,7 @@ void Model::prepare(const StepInput& input) {
     }
   }
   plan_attention();
-  step_adapters_.clear();
-  for (const Sequence& sequence : sequences_)
-    if (sequence.adapter >= 0 && std::find(step_adapters_.begin(), step_adapters_.end(), sequence.adapter) == step_adapters_.end())
-      step_adapters_.push_back(sequence.adapter);
-  if (step_adapters_.size()) {
-    inner_.resize(std::size_t(most_inner_) * input.token_count);
-    inner_groups_.resize(2 * std::size_t(most_inner_groups_) * input.token_count);
-  }
+  prepare_low_rank();
   if (lower_plane_.size() && input.logits) {
     floors_.resize(input.output_count);
     piece_largest_.resize(std::size_t(matmul_pieces(stages_.back())) * input.output_count);
