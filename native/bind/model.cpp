@@ -191,11 +191,15 @@ void bind_running(nb::class_<Model>& model) {
       .def("step", &step, "tokens"_a, "positions"_a, "rows"_a, "block_tables"_a, "outputs"_a, "logits"_a.none(),
            "hidden"_a.none() = nb::none(), "shares"_a.none() = nb::none(), "adapters"_a.none() = nb::none(),
            "states"_a.none() = nb::none())
-      .def("add_low_rank", [](Model& self, int adapter, int matrix, int first_row, const Matrix& down, const Matrix& up) {
-        require(down.shape(0) == up.shape(1), "down [rank, columns] and up [rows, rank] must have one rank");
-        self.add_low_rank(adapter, matrix, first_row, int(down.shape(0)), int(down.shape(1)), down.data(), int(up.shape(0)),
-                          up.data());
-      }, "adapter"_a, "matrix"_a, "first_row"_a, "down"_a, "up"_a)
+      .def("set_adapter", [](Model& self, int adapter, const std::vector<std::tuple<int, int, Matrix, Matrix>>& given) {
+        std::vector<octavo::LowRankPair> pairs;
+        for (const auto& [matrix, first_row, down, up] : given) {
+          require(down.shape(0) == up.shape(1), "down [rank, columns] and up [rows, rank] must have one rank");
+          pairs.push_back({matrix, first_row, int(down.shape(0)), int(down.shape(1)), int(up.shape(0)), down.data(), up.data()});
+        }
+        nb::gil_scoped_release unlocked;
+        self.set_adapter(adapter, pairs);
+      }, "adapter"_a, "pairs"_a)
       .def("clear_adapter", &Model::clear_adapter, "adapter"_a)
       .def("copy_block", &Model::copy_block, "source"_a, "target"_a)
       .def("cancel", &Model::cancel)

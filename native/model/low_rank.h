@@ -1,35 +1,43 @@
-// Low-rank additions to matrices, of each sequence its own: what adapters are to a step.
+// Low-rank additions to matrices, of each sequence its own: what adapters (Hu et al. 2021) are to a step.
+//
+// Kept in 8 bits, in the order in which a step reads them, in one stretch of memory: an adapter that only one sequence
+// of a batch uses costs what reading it costs.
 #pragma once
 #include <cstdint>
 #include <vector>
 
+#include "ops/kernels.h"
+#include "support/aligned.h"
+
 namespace octavo {
 
-constexpr int kUpRows = 16;  // rows of `up` that lie together
-
-// Rows first_row.. of a matrix get up (down x).  Kept in bfloat16, in the order in which they are read; each sum has
-// one order, which is the same on any processor.
+// Rows first_row.. of a matrix get up (down x).
 struct LowRankPair {
-  int first_row, rows, rank, columns;
-  std::vector<std::uint16_t> down;  // [columns][rank]
-  std::vector<std::uint16_t> up;    // [ceil(rows / 16)][rank][16], zero beyond the last row
+  int matrix, first_row, rank, columns, rows;
+  const float* down;  // [rank][columns]
+  const float* up;    // [rows][rank], the scale in it
 };
 
-// The pairs of an adapter, by the number of the matrix.
-struct AdapterPairs {
-  std::vector<std::vector<LowRankPair>> of_matrix;
-
-  const std::vector<LowRankPair>* find(int matrix) const {
-    return matrix < int(of_matrix.size()) && !of_matrix[matrix].empty() ? &of_matrix[matrix] : nullptr;
-  }
+// A pair's second half: what it adds to the panels first_panel.. of a matrix.
+struct LowRankUp {
+  int matrix, first_panel, panels;
+  int inner_row, inner_group;  // where a token's product with this pair's down begins, as floats and quantized
+  UpPanels up;
 };
 
-LowRankPair make_pair(int first_row, int rank, int columns, const float* down, int rows, const float* up);
+// All pairs of a stage: their downs are one matrix, each from a panel of its own on.
+struct LowRankStage {
+  PanelMatrix down;
+  int inner_groups = 0;
+  std::vector<LowRankUp> ups;
+};
 
-// inner[rank] = down x.
-void multiply_down(const LowRankPair& pair, const float* x, float* inner);
+struct Adapter {
+  std::vector<LowRankStage> stages;  // by the number of the stage; without ups where nothing is added
+  AlignedBuffer<std::uint8_t> bytes;
+};
 
-// out[row] += up[row] inner, for the matrix's rows from `begin` to below `end`; out is that of row `begin`.
-void add_up(const LowRankPair& pair, const float* inner, int begin, int end, float* out);
+// Packs the pairs of each stage.  Throws std::invalid_argument for numbers that are not finite.
+Adapter pack_adapter(const std::vector<std::vector<LowRankPair>>& of_stage);
 
 }  // namespace octavo

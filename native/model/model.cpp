@@ -220,7 +220,7 @@ void Model::finish(const std::function<void()>& part_done) {
     for (const MatmulPart& part : stage.matmuls) {
       const std::size_t columns = stage.matmul_columns;
       if (matrices_[part.matrix].format.is_float()) packed = std::max(packed, columns * slots);
-      else quantized = std::max(quantized, columns / kGroup * record_bytes(slots));
+      quantized = std::max(quantized, quantized_tile_bytes(columns, slots));  // of float matrices too, for adapters
     }
   }
   quantized_ = AlignedBuffer<std::uint8_t>(quantized);

@@ -119,9 +119,8 @@ class Model {
   // --- running ---
   void step(const StepInput& input);
   void cancel() { cancelled_.store(true); }
-  // Adapters (Hu et al. 2021): sequences that name one get up (down x) added to what rows first_row.. of a matrix give.
-  // down [rank][columns], up [rows][rank], the scale already in it.  Between steps.
-  void add_low_rank(int adapter, int matrix, int first_row, int rank, int columns, const float* down, int rows, const float* up);
+  // Adapters (Hu et al. 2021): sequences that name one get its pairs' products added.  Between steps.
+  void set_adapter(int adapter, const std::vector<LowRankPair>& pairs);
   void clear_adapter(int adapter);
   void copy_block(int from, int to);  // all layers' keys and values
 
@@ -152,9 +151,12 @@ class Model {
   void run_row(const RowOperation& operation, int token);
   void merge_partials(const Stage& stage, int token);
   void run_matmul_piece(const Stage& stage, int piece);
-  const AdapterPairs* adapter_of(int token) const;
-  void low_rank_inner(const Stage& stage, int token);
-  void add_low_rank_piece(const Stage& stage, int matrix, int first_row, int last_row, const MatmulTask& task);
+  void prepare_low_rank();
+  const LowRankStage* low_rank_of(const Stage& stage, int token) const;  // null: nothing is added
+  QuantizedGroup* inner_of(const LowRankUp& up, int token);
+  void multiply_downs(const LowRankStage& low_rank, int token, const QuantizedGroup* values, int width);
+  void ask_for_ups(const Stage& stage, int matrix, int panel) const;
+  void add_ups(const Stage& stage, int matrix, int begin, int end, const MatmulTask& task);
   void run_attention_piece(const AttentionPart& part, const AttentionPiece& piece, int thread);
   void set_floors(const Stage& stage);
   MatmulTask matmul_task(const Stage& stage, const MatmulPart& part);
@@ -184,8 +186,8 @@ class Model {
   int cache_layers_ = 0, cache_heads_ = 0, cache_blocks_ = 0, heads_ = 0;
   CacheLayer cache_shape_{};
 
-  std::vector<AdapterPairs> adapters_;
-  int most_inner_ = 0;  // floats of a token's products with the downs of a stage, over all stages and adapters
+  std::vector<Adapter> adapters_;
+  int most_inner_ = 0, most_inner_groups_ = 0;  // of a token's products with the downs of a stage: floats, quantized groups
 
   // Of the step that runs; the mutex lets one in at a time.
   std::mutex mutex_;
@@ -201,7 +203,9 @@ class Model {
   AlignedBuffer<float> packed_;  // float activations
   std::vector<float> piece_largest_;  // [pieces of the logits' sweep][outputs]
   std::vector<float> floors_;         // [outputs]
+  std::vector<int> step_adapters_;    // each once
   std::vector<float> inner_;          // [tokens][most_inner_], where any sequence has an adapter
+  std::vector<QuantizedGroup> inner_groups_;  // [tokens][most_inner_groups_][2], the same quantized
   std::atomic<bool> cancelled_{false};
   bool stopped_ = false;
   WorkShare row_share_, sweep_share_;

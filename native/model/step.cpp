@@ -84,7 +84,7 @@ void Model::prepare(const StepInput& input) {
     }
   }
   plan_attention();
-  if (input.adapters) inner_.resize(std::size_t(most_inner_) * input.token_count);
+  prepare_low_rank();
   if (lower_plane_.size() && input.logits) {
     floors_.resize(input.output_count);
     piece_largest_.resize(std::size_t(matmul_pieces(stages_.back())) * input.output_count);
@@ -206,8 +206,8 @@ void Model::run_rows(const Stage& stage, int row) {
   if (stage.merges && partial_) merge_partials(stage, token);
   for (const RowOperation& operation : stage.rows) run_row(operation, token);
   if (stage.matmuls.empty()) return;
-  if (input_.adapters) low_rank_inner(stage, token);
-  bool quantize = false, pack = false, pair = false;
+  const LowRankStage* low_rank = low_rank_of(stage, token);
+  bool quantize = low_rank != nullptr, pack = false, pair = false;
   for (const MatmulPart& part : stage.matmuls) {
     const PanelFormat& format = matrices_[part.matrix].format;
     (format.codes == Codes::Pairs ? pair : format.is_float() ? pack : quantize) = true;
@@ -215,8 +215,12 @@ void Model::run_rows(const Stage& stage, int row) {
   const int width = tile_width(rows_of(stage)), tile = row / width, slot = row % width;
   const float* in = at(stage.matmul_input, token);
   const std::size_t columns = stage.matmul_columns;
-  if (quantize)
-    kernels_->quantize(in, int(columns), width, slot, quantized_.data() + columns / kGroup * record_bytes(width) * tile);
+  if (quantize) {
+    std::uint8_t* records = quantized_.data() + quantized_tile_bytes(columns, width) * tile;
+    const bool adapted = input_.adapters && sequences_[token_sequence_[token]].adapter >= 0;
+    kernels_->quantize(in, int(columns), width, slot, adapted ? kAdaptedOutlier : kOutlier, records);
+    if (low_rank) multiply_downs(*low_rank, token, (const QuantizedGroup*)records + slot, width);
+  }
   if (pack) {
     float* out = packed_.data() + columns * width * tile + slot;
     for (std::size_t column = 0; column < columns; ++column) out[column * width] = in[column];
@@ -304,7 +308,7 @@ MatmulTask Model::matmul_task(const Stage& stage, const MatmulPart& part) {
   const std::size_t columns = stage.matmul_columns, lanes = matrix.format.codes == Codes::Pairs ? columns / 2 : columns;
   MatmulTask task{matrix, part.bias < 0 ? nullptr : vectors_[part.bias].data(),
                   is_float ? (const std::uint8_t*)packed_.data() : quantized_.data(),
-                  is_float ? lanes * width * sizeof(float) : columns / kGroup * record_bytes(width),
+                  is_float ? lanes * width * sizeof(float) : quantized_tile_bytes(columns, width),
                   width, tokens, nullptr, 0};
   if (part.out.buffer < 0) {
     task.out = input_.logits;
@@ -335,8 +339,15 @@ void Model::visit_piece(const Stage& stage, int piece, Visit visit) {
 void Model::run_matmul_piece(const Stage& stage, int piece) {
   visit_piece(stage, piece, [&](const MatmulPart& part, int first, int last) {
     const MatmulTask task = matmul_task(stage, part);
-    kernels_->matmul(task, first, last);
-    if (input_.adapters) add_low_rank_piece(stage, part.matrix, first * kPanelRows, last * kPanelRows, task);
+    if (step_adapters_.empty()) {
+      kernels_->matmul(task, first, last);
+    } else {
+      for (int panel = first; panel < last; ++panel) {
+        ask_for_ups(stage, part.matrix, panel);
+        kernels_->matmul(task, panel, panel + 1);
+      }
+      add_ups(stage, part.matrix, first, last, task);
+    }
     if (!stage.is_logits) return;
     for (int row = 0; row < task.tokens; ++row) {
       float* out = task.out + task.out_stride * row + first * kPanelRows;

@@ -30,6 +30,27 @@ struct Refinement {
   const float* floors;        // [tokens]: a panel with no sum from here on stays as it is
 };
 
+// --- low-rank additions ------------------------------------------------------------------------------------------
+constexpr int kGroupLines = kGroup / 4;  // lines of codes in a group
+
+// A matrix `up` of few columns, its rank, in panels of 16 rows: of each row a bfloat16 scale, then in other memory lines
+// of codes as in U8, four columns each, but no more lines than the rank fills.
+struct UpPanels {
+  int rank;
+  const std::uint16_t* scales;  // [panels][16]
+  const std::uint8_t* codes;    // [panels][lines][64]
+
+  OCTAVO_INLINE int lines() const { return (rank + 3) / 4; }
+  OCTAVO_INLINE std::size_t panel_bytes() const { return std::size_t(kLine) * lines(); }
+};
+
+struct LowRankTask {
+  UpPanels up;
+  const QuantizedGroup* inner;  // [groups of the rank][2]: a tile of one token
+  float* out;                   // of the first panel's first row
+  int rows;                     // that exist in `out`
+};
+
 // --- attention --------------------------------------------------------------------------------------------------
 constexpr int kBlockTokens = 32;   // tokens in a block of the cache
 constexpr int kSplitTokens = 256;  // attention sums restart here and are merged in order, wherever a step begins
@@ -114,15 +135,21 @@ struct RowTask {
   float number;  // epsilon, factor or cap
 };
 
+// Groups whose square is above so many times their row's mean have their rests multiplied too (rows.h): a few per cent of a
+// step, for most of what rounding does to logits.  A sequence with an adapter is held to the model that the adapter is
+// merged into, whose weights are floats and multiplied with floats, so it has more of them.
+constexpr float kOutlier = 2.0f, kAdaptedOutlier = 0.7f;
+
 struct Kernels {
   const char* name;
   void (*matmul)(const MatmulTask& task, int panel_begin, int panel_end);
   void (*refine)(const Refinement& task, int panel_begin, int panel_end);
+  void (*add_low_rank)(const LowRankTask& task, int panel_begin, int panel_end);
   float (*largest)(const float* values, int count);  // count: a multiple of 16
   void (*attend)(const AttentionTask& task, float* scratch);  // scratch: attention_scratch floats
   void (*merge)(CacheType type, const float* partials, int splits, int head_width, float* out);
   void (*row)(const RowTask& task);
-  void (*quantize)(const float* in, int count, int width, int slot, std::uint8_t* tile);
+  void (*quantize)(const float* in, int count, int width, int slot, float outlier, std::uint8_t* tile);
   void (*store_cache)(const CacheLayer& layer, std::int32_t block, int slot, int head, const float* key,
                       const float* value);
   bool bfloat_products = false;  // matmuls of Codes::Pairs are faster than those of floats

@@ -141,5 +141,8 @@ OCTAVO_INLINE constexpr int tile_width(int tokens) { return tokens == 1 ? 1 : kT
 // them, quantized again, for the groups whose scale stands out in their token's row (has_rest).  A few groups hold a
 // row's outliers and with them most of its rounding error: see quantize in rows.h.
 OCTAVO_INLINE constexpr std::size_t record_bytes(int width) { return 2 * sizeof(QuantizedGroup) * width; }
+OCTAVO_INLINE constexpr std::size_t quantized_tile_bytes(std::size_t columns, int width) {
+  return (columns + kGroup - 1) / kGroup * record_bytes(width);
+}
 
 }  // namespace octavo

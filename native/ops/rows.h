@@ -146,11 +146,9 @@ inline float largest_magnitude(const F (&group)[2]) {
 }
 
 // A row to int8 with one scale for 32 values (as Q8_0, but the scale stays float).  Rounding's error goes with the
-// square of a group's scale; groups above kOutlier times the row's mean square have the rest quantized too, and so
+// square of a group's scale; groups above `outlier` times the row's mean square have the rest quantized too, and so
 // nearly 16 bits.  The choice looks at nothing but the row.
-constexpr float kOutlier = 2.0f;
-
-void quantize(const float* in, int count, int width, int slot, std::uint8_t* tile) {
+void quantize(const float* in, int count, int width, int slot, float outlier, std::uint8_t* tile) {
   F group[2], rest[2], nothing[2] = {zero_lanes(), zero_lanes()};
   float squares = 0.0f;
   for (int first = 0; first < count; first += kGroup) {
@@ -158,7 +156,7 @@ void quantize(const float* in, int count, int width, int slot, std::uint8_t* til
     const float largest = largest_magnitude(group);
     squares += largest * largest;
   }
-  const float limit = kOutlier * squares / float((count + kGroup - 1) / kGroup);
+  const float limit = outlier * squares / float((count + kGroup - 1) / kGroup);
   for (int first = 0; first < count; first += kGroup, tile += record_bytes(width)) {
     QuantizedGroup& whole = ((QuantizedGroup*)tile)[slot];
     QuantizedGroup& second = ((QuantizedGroup*)tile)[width + slot];

@@ -35,7 +35,7 @@ inline __attribute__((always_inline)) std::uint16_t half_from_float(float value)
 
 inline __attribute__((always_inline)) float float_from_bfloat(std::uint16_t value) { return std::bit_cast<float>(std::uint32_t(value) << 16); }
 
-// Round to nearest even.
+// Round to nearest even; of finite numbers.
 inline __attribute__((always_inline)) std::uint16_t bfloat_from_float(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   return std::uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);

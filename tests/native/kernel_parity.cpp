@@ -9,6 +9,7 @@
 
 #include "isa/dispatch.h"
 #include "model/block_formats.h"
+#include "model/low_rank.h"
 #include "support/aligned.h"
 #include "support/half.h"
 
@@ -76,7 +77,7 @@ std::vector<float> multiply(const Kernels& kernels, const PanelMatrix& matrix, c
   for (int token = 0; token < tokens; ++token) {
     std::uint8_t* tile = activations + tile_bytes * (token / width);
     const float* row = x.data() + std::size_t(token) * columns;
-    if (!is_float) kernels.quantize(row, columns, width, token % width, tile);
+    if (!is_float) kernels.quantize(row, columns, width, token % width, kOutlier, tile);
     for (int column = 0; is_float && column < columns; ++column) {
       const int slot = token % width;
       if (in_pairs) ((std::uint16_t*)tile)[(column / 2 * width + slot) * 2 + column % 2] = bfloat_from_float(row[column]);
@@ -157,7 +158,7 @@ void check_refinement(int tokens) {
   for (const Kernels* kernels : available_kernels()) {
     expect(same_bits(multiply(*kernels, upper, x, tokens), coarse), kernels->name, "coarse matmul", tokens);
     for (int token = 0; token < tokens; ++token)
-      kernels->quantize(x.data() + std::size_t(token) * columns, columns, width, token % width,
+      kernels->quantize(x.data() + std::size_t(token) * columns, columns, width, token % width, kOutlier,
                         activations.data() + tile_bytes * (token / width));
     for (float margin : {1e30f, 1.0f}) {
       std::vector<float> out = coarse, floors(tokens);
@@ -224,6 +225,53 @@ void check_attention(int keys, int window) {
   }
 }
 
+// A pair packed as an adapter's, for rows that begin and end within panels: what one token gets added.
+std::vector<float> add_pair(const Kernels& kernels, const LowRankStage& stage, const std::vector<float>& x, int rows) {
+  const int columns = int(x.size());
+  std::vector<QuantizedGroup> values(2 * ((columns + kGroup - 1) / kGroup)), inner(2 * stage.inner_groups);
+  kernels.quantize(x.data(), columns, 1, 0, kOutlier, reinterpret_cast<std::uint8_t*>(values.data()));
+  std::vector<float> products(stage.down.rows), out(rows, 1.0f);
+  kernels.matmul({stage.down, nullptr, reinterpret_cast<const std::uint8_t*>(values.data()), 0, 1, 1, products.data(), 0}, 0,
+                 stage.down.panels());
+  const LowRankUp& each = stage.ups[0];
+  kernels.quantize(products.data(), stage.down.rows, 1, 0, kOutlier, reinterpret_cast<std::uint8_t*>(inner.data()));
+  const int first = each.first_panel * kPanelRows;
+  kernels.add_low_rank({each.up, inner.data(), out.data() + first, rows - first}, 0, each.panels);
+  return out;
+}
+
+void check_low_rank(int rank) {
+  const int first_row = 21, rows = 52, columns = 96, all = first_row + rows;  // the last panel is not full
+  std::vector<float> down(std::size_t(rank) * columns), up(std::size_t(rows) * rank), x(columns);
+  for (auto& value : down) value = 1e-3f * normal();
+  for (auto& value : up) value = 1e-4f * normal();
+  for (auto& value : x) value = 1e3f * normal();
+  const Adapter adapter = pack_adapter({{{0, first_row, rank, columns, rows, down.data(), up.data()}}});
+  const auto expected = add_pair(*scalar_kernels(), adapter.stages[0], x, all);
+  for (const Kernels* kernels : available_kernels())
+    expect(same_bits(add_pair(*kernels, adapter.stages[0], x, all), expected), kernels->name, "low-rank pair", rank);
+  // Rounding errs with the size of what is multiplied, also where products happen to cancel.
+  double error = 0, size = 0, squares = 0;
+  for (const float value : x) squares += double(value) * value;
+  for (int row = 0; row < all; ++row) {
+    double sum = 0;
+    for (int k = 0; row >= first_row && k < rank; ++k) {
+      double product = 0, weights = 0;
+      for (int i = 0; i < columns; ++i) {
+        product += double(down[k * columns + i]) * x[i];
+        weights += double(down[k * columns + i]) * down[k * columns + i];
+      }
+      const double factor = up[(row - first_row) * rank + k];
+      size += factor * factor * weights * squares / columns;
+      sum += product * factor;
+    }
+    const double found = double(expected[row]) - 1.0;
+    error += (found - sum) * (found - sum);
+    expect(row >= first_row || found == 0.0, "scalar", "rows that a pair has not", rank);
+  }
+  expect(error < 4e-4 * size, "scalar", "low-rank pair near doubles", rank);  // 2 % of its size
+}
+
 void check_rows() {
   const int count = 192;
   std::vector<float> in(count), in2(count), weight(count), bias(count);
@@ -247,6 +295,7 @@ int main() {
   for (int tokens : {1, 2, 3, 5, 8, 11, 16, 21}) check_refinement(tokens);
   for (int keys : {1, 31, 33, 256, 257, 700})
     for (int window : {0, 40, 300}) check_attention(keys, window);
+  for (int rank : {1, 4, 7, 16, 33, 64}) check_low_rank(rank);
   check_rows();
   for (const Kernels* kernels : available_kernels()) std::printf("%s ", kernels->name);
   std::printf("%s\n", failures ? "FAILED" : "agree");

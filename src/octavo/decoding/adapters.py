@@ -6,10 +6,13 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from octavo.decoding.plan import NativeRunner
 from octavo.errors import ModelNotFoundError, UnsupportedError
 from octavo.model_config import ModelConfig
-from octavo.weights.adapter import Adapter, half_rope_rows, read_adapter
+from octavo.weights.adapter import Adapter, LowRankPair, half_rope_rows, read_adapter
 
 
 class AdapterTable:
@@ -43,17 +46,21 @@ class AdapterTable:
                 raise ValueError(f"adapter {name!r} is loaded already")
             number = self._free.pop() if self._free else len(self._numbers)
             try:
-                for layer, pair in adapter.pairs.items():
-                    order = half_rope_rows(self._config, f"{layer}.weight")
-                    up = pair.up * pair.scale
-                    if order is not None:  # the file has its rows otherwise than the adapter
-                        up[order] = up.copy()
-                    self._runner.add_low_rank(number, layer, pair.down, up)
+                self._runner.set_adapter(
+                    number, {layer: self._halves(layer, pair) for layer, pair in adapter.pairs.items()}
+                )
             except Exception:
-                self._runner.remove_adapter(number)
                 self._free.append(number)
                 raise
             self._numbers[name] = number
+
+    def _halves(self, layer: str, pair: LowRankPair) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """down and up, the scale in it, in the order of the base's file."""
+        order = half_rope_rows(self._config, f"{layer}.weight")
+        up = pair.up * np.float32(pair.scale)
+        if order is not None:
+            up[order] = up.copy()
+        return pair.down, up
 
     def remove(self, name: str) -> None:
         """Let an adapter go.  No generation may use it any more."""

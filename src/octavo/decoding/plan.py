@@ -76,14 +76,24 @@ class NativeRunner:
         self.cancel = model.cancel
         self.copy_block = model.copy_block
 
-    def add_low_rank(
-        self, adapter: int, name: str, down: npt.NDArray[np.float32], up: npt.NDArray[np.float32]
+    def set_adapter(
+        self, adapter: int, pairs: Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
     ) -> None:
-        """Sequences of this adapter get up @ down added to a linear layer (blk.0.attn_q).
+        """Sequences of this adapter get up @ down added to linear layers, by their names (blk.0.attn_q).
 
-        down [rank, inputs], up [outputs, rank], the scale in it, rows in the order of the file.  Raises
-        UnsupportedError for a layer that is not computed by a matrix of its own.
+        pairs: down [rank, inputs] and up [outputs, rank], the scale in it, rows in the order of the file;
+        kept in 8 bits.  Raises UnsupportedError for a layer that is not computed by a matrix of its own.
         """
+        self._model.set_adapter(
+            adapter,
+            [
+                (*self._rows_of(name), np.ascontiguousarray(down), np.ascontiguousarray(up))
+                for name, (down, up) in pairs.items()
+            ],
+        )
+
+    def _rows_of(self, name: str) -> tuple[int, int]:
+        """The native matrix that computes a linear layer, and the layer's first row in it."""
         first = 0
         matrix = self._matrices.get(f"{name}.weight")
         stem, _, part = name.rpartition(".")
@@ -94,7 +104,7 @@ class NativeRunner:
             first = {"attn_q": 0, "attn_k": queries, "attn_v": queries + keys}[part]
         if matrix is None:
             raise UnsupportedError(f"{name}: this model has no such matrix: merge the adapter instead")
-        self._model.add_low_rank(adapter, matrix, first, np.ascontiguousarray(down), np.ascontiguousarray(up))
+        return matrix, first
 
     def remove_adapter(self, adapter: int) -> None:
         """Give its memory back; no sequence may use it any more."""
