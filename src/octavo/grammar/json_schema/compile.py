@@ -13,7 +13,7 @@ from octavo.grammar.errors import (
 from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formats import FORMATS
 from octavo.grammar.json_schema.formulas import ANNOTATIONS, ENFORCED
-from octavo.grammar.json_schema.goals import Goals
+from octavo.grammar.json_schema.goals import Goals, WholeSchema
 from octavo.grammar.layout import LAYOUTS
 from octavo.grammar.network import Position
 from octavo.grammar.report import Report
@@ -41,7 +41,7 @@ def compile_schema(
         raise GrammarTooComplexError("#: the schema nests too deep") from None
     if not satisfiable:
         raise GrammarEmptyError("#: no value satisfies this schema")
-    return goals.position(start), report
+    return WholeSchema(goals, start), report
 
 
 def _survey(goals: Goals, report: Report) -> None:

@@ -42,7 +42,7 @@ class Goals:
         self.algebra = Algebra()
         self.formulas = Formulas(document, strict)
         self.scalars = Scalars(self.algebra, self.formulas)
-        self.finder = CaseFinder(self.formulas, self.disjoint)
+        self.finder = CaseFinder(self.formulas)
         self._alternatives: dict[Goal, tuple[Position, ...]] = {}
         self._arrays: dict[Goal, list[ArrayShape]] = {}
         self._objects: dict[Goal, list[ObjectShape]] = {}
@@ -51,6 +51,14 @@ class Goals:
         self._texts: list[str] = []
         self._text_ids: dict[str, int] = {}
         self._lowest = MAX_DEPTH * 10  # the outermost active question that the current answer leaned on
+
+    def release(self) -> None:
+        """Forgets what can be found again, which refers back to here: memory is free as soon as nobody asks
+        any more, not when Python's garbage collector stops everything to look for it.
+        """
+        self._alternatives.clear()
+        self._arrays.clear()
+        self._objects.clear()
 
     def goal(self, *goals: Goal) -> Goal:
         """All of them, without schemas that allow everything; bare references are followed."""
@@ -72,13 +80,13 @@ class Goals:
 
     def arrays(self, goal: Goal) -> list[ArrayShape]:
         if goal not in self._arrays:
-            cases = self.finder.cases(goal, "array")
+            cases = self.finder.cases(goal, "array", self.disjoint)
             self._arrays[goal] = [ArrayShape(self, case) for case in cases]
         return self._arrays[goal]
 
     def objects(self, goal: Goal) -> list[ObjectShape]:
         if goal not in self._objects:
-            cases = self.finder.cases(goal, "object")
+            cases = self.finder.cases(goal, "object", self.disjoint)
             self._objects[goal] = [ObjectShape(self, case) for case in cases]
         return self._objects[goal]
 
@@ -182,3 +190,11 @@ class GoalPosition(Silent):
 
     def calls(self) -> Sequence[tuple[Position, Return | None]]:
         return [(position, None) for position in self.goals.alternatives(self.goal)]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeSchema(GoalPosition):
+    """The place before a whole document; without it nobody begins one."""
+
+    def __del__(self) -> None:
+        self.goals.release()

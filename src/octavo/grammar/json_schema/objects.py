@@ -86,7 +86,6 @@ class ObjectShape:
                 self._class_goals.append((self._class_of(spec), goal))
         for spec, _ in self.claims:
             self._claim_classes.append(self._class_of(spec))
-        self._watch_start = KeyWatch(self, self.trie, tuple(self.classes))
         self._allowed_extras: int | None = None
 
     def _class_of(self, spec: Any) -> int:
@@ -267,12 +266,12 @@ class ObjectShape:
         expression = self._keys[progress]
         if not self.goals.algebra.live(expression):
             return None
-        watch = self._watch_start
-        return StringText(
-            self.goals.algebra,
-            expression,
-            watch=replace(watch, text="") if self._captures(progress) else watch,
-        )
+        watch = self._watch("" if self._captures(progress) else None)
+        return StringText(self.goals.algebra, expression, watch=watch)
+
+    def _watch(self, text: str | None = None) -> KeyWatch:
+        """Of a key that begins."""
+        return KeyWatch(self, self.trie, tuple(self.classes), text)
 
     def _find_key(self, progress: Progress) -> int:
         algebra, scalars = self.goals.algebra, self.goals.scalars
@@ -293,7 +292,7 @@ class ObjectShape:
             still = not seen >> index & 1 if self.goals.any_order else index >= seen
             if name in self.required and still:
                 expression = self.goals.scalars.texts((name,))
-                return StringText(self.goals.algebra, expression, watch=self._watch_start)
+                return StringText(self.goals.algebra, expression, watch=self._watch())
         return None
 
     def _captures(self, progress: Progress) -> bool:
