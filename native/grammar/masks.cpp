@@ -29,8 +29,10 @@ bool within(const std::vector<Range>& ranges, std::uint32_t place) {
 }  // namespace
 
 std::size_t Inside::bytes() const {
-  std::size_t total = sizeof(Inside) + 4 * (clear.size() + tokens.size()) + sizeof(Range) * as_reference.size();
-  if (bits && !reference) total += 4 * bits->size();
+  constexpr std::size_t kEntry = 256;  // in the cache's list and table, and what the allocator adds
+  std::size_t total = kEntry + sizeof(Inside) + 4 * (clear.capacity() + tokens.capacity());
+  total += sizeof(Range) * as_reference.capacity();
+  if (bits && (!reference || bits != reference->bits)) total += 4 * bits->capacity();
   for (const Exit& exit : exits) total += sizeof(Exit) + (exit.suffixes ? exit.suffixes->bytes() : 0);
   return total;
 }
@@ -235,9 +237,11 @@ std::shared_ptr<const Inside> MaskMaker::make_inside(int index) {
     made->bits = std::move(bits);
     made->clear.clear();
     made->tokens.clear();
-    made->tokens.shrink_to_fit();
-    made->clear.shrink_to_fit();
   }
+  made->tokens.shrink_to_fit();
+  made->clear.shrink_to_fit();
+  made->as_reference.shrink_to_fit();
+  made->exits.shrink_to_fit();
   return made;
 }
 
