@@ -115,7 +115,7 @@ def _kinds(schema: Any, possible: frozenset[str]) -> list[str]:
 
     What is not about numbers or strings is in the formulas of arrays and objects too, or of any other type.
     """
-    kinds = [kind for kind in ("array", "object") if kind in possible]
+    kinds: list[str] = [kind for kind in ("array", "object") if kind in possible]
     if isinstance(schema, dict):
         kinds += ["number"] if "number" in possible and not _OF_NUMBERS.isdisjoint(schema) else []
         kinds += ["string"] if "string" in possible and not _OF_STRINGS.isdisjoint(schema) else []

@@ -101,9 +101,8 @@ class Goals:
             if self._has_scalar(goal, self.kinds(goal)):
                 continue
             found: list[Goal | None] = []
-            for shape in self.objects(goal):
-                found += shape.value_goals()
-            for shape in self.arrays(goal):
+            shapes: list[ObjectShape | ArrayShape] = [*self.objects(goal), *self.arrays(goal)]
+            for shape in shapes:
                 found += shape.value_goals()
             for other in found:
                 if other is not None and other not in seen:

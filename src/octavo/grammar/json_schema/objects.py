@@ -273,12 +273,8 @@ class ObjectShape:
         expression = self._keys[progress]
         if not self.goals.algebra.live(expression):
             return None
-        watch = self._watch("" if self._captures(progress) else None)
+        watch = KeyWatch(self, self.trie, tuple(self.classes), "" if self._captures(progress) else None)
         return StringText(self.goals.algebra, expression, watch=watch)
-
-    def _watch(self, text: str | None = None) -> KeyWatch:
-        """Of a key that begins."""
-        return KeyWatch(self, self.trie, tuple(self.classes), text)
 
     def _find_key(self, progress: Progress) -> int:
         algebra, scalars = self.goals.algebra, self.goals.scalars
@@ -299,7 +295,8 @@ class ObjectShape:
             still = not seen >> index & 1 if self.goals.any_order else index >= seen
             if name in self.required and still:
                 expression = self.goals.scalars.texts((name,))
-                return StringText(self.goals.algebra, expression, watch=self._watch())
+                watch = KeyWatch(self, self.trie, tuple(self.classes))
+                return StringText(self.goals.algebra, expression, watch=watch)
         return None
 
     def _captures(self, progress: Progress) -> bool:
