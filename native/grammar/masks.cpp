@@ -29,8 +29,10 @@ bool within(const std::vector<Range>& ranges, std::uint32_t place) {
 }  // namespace
 
 std::size_t Inside::bytes() const {
-  std::size_t total = sizeof(Inside) + 4 * (clear.size() + tokens.size()) + sizeof(Range) * as_reference.size();
-  if (bits && !reference) total += 4 * bits->size();
+  constexpr std::size_t kEntry = 256;  // in the cache's list and table, and what the allocator adds
+  std::size_t total = kEntry + sizeof(Inside) + 4 * (clear.capacity() + tokens.capacity());
+  total += sizeof(Range) * as_reference.capacity();
+  if (bits && (!reference || bits != reference->bits)) total += 4 * bits->capacity();
   for (const Exit& exit : exits) total += sizeof(Exit) + (exit.suffixes ? exit.suffixes->bytes() : 0);
   return total;
 }
@@ -72,11 +74,12 @@ void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
   const Trie& trie = vocabulary_->trie();
   struct Open {
     std::uint32_t place, end;  // of the nodes below that are still to come
+    std::uint32_t last;        // in the order of tokens, of all below
     int state;
     const ByteSet* begins;
   };
   const auto open = [&](std::uint32_t node, int state) {
-    return Open{trie.children(node), trie.children(node + 1), state, &automaton_.begins(state)};
+    return Open{trie.children(node), trie.children(node + 1), trie.last(node), state, &automaton_.begins(state)};
   };
   std::vector<Open> path{open(0, start)};
   for (std::uint32_t visited = 1; !path.empty();) {
@@ -92,6 +95,13 @@ void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
     const int target = automaton_.step(above.state, here.byte);
     if (target == kDead) continue;
     const State& state = automaton_.state(target);
+    if (with_reference && state.free == kEndless && as_reference(target, found)) {  // and all beside it that go there
+      const ByteTable& moves = *automaton_.state(above.state).moves;
+      while (above.place < above.end && moves[trie.child_byte(above.place)] == target) ++above.place;
+      const std::uint32_t last = above.place < above.end ? trie.first(trie.child(above.place)) : above.last;
+      add_range(found.as_reference, {here.first, last});
+      continue;
+    }
     if (take_whole(node, target, with_reference, found)) continue;
     if (!state.pairs.empty())
       for (std::uint32_t place = 0; place < here.own; ++place) found.tokens.push_back(trie.order()[here.first + place]);
@@ -227,9 +237,11 @@ std::shared_ptr<const Inside> MaskMaker::make_inside(int index) {
     made->bits = std::move(bits);
     made->clear.clear();
     made->tokens.clear();
-    made->tokens.shrink_to_fit();
-    made->clear.shrink_to_fit();
   }
+  made->tokens.shrink_to_fit();
+  made->clear.shrink_to_fit();
+  made->as_reference.shrink_to_fit();
+  made->exits.shrink_to_fit();
   return made;
 }
 

@@ -32,6 +32,8 @@ struct Range {
   std::uint32_t first, last;  // of places in the trie's order; last excluded
 };
 
+void add_range(std::vector<Range>& ranges, const Range& range);  // joined with the last where it follows
+
 struct Inside {
   std::shared_ptr<const Bits> bits;  // tokens that stay, if many; else all of them are in `tokens`
   std::vector<std::int32_t> clear;   // but not these
@@ -104,6 +106,7 @@ class MaskMaker {
             std::vector<std::int32_t>* doubtful = nullptr);
   // Subtrees of the vocabulary's trie of which all tokens stay inside a rule, without a look at each.
   bool take_whole(std::uint32_t node, int state, bool with_reference, Found& found);
+  bool as_reference(int state, Found& found) const;
   bool stays(int state, const BytesBelow& below) const;
   bool runs_on(int state, std::uint32_t node) const;
   bool allowed(const Pair& pair, std::int32_t token);

@@ -7,12 +7,21 @@ namespace {
 
 constexpr std::uint32_t kFewNodes = 16;  // of a subtree that is walked sooner than looked through
 
+}  // namespace
+
 void add_range(std::vector<Range>& ranges, const Range& range) {
   if (!ranges.empty() && ranges.back().last == range.first) ranges.back().last = range.last;
   else ranges.push_back(range);
 }
 
-}  // namespace
+// Whether a state where the string has no conditions left ends with the label of the others.
+bool MaskMaker::as_reference(int state, Found& found) const {
+  const int label = automaton_.position(automaton_.state(state).pairs[0].position).text.label;
+  if (found.has_reference_label && found.reference_label != label) return false;
+  found.has_reference_label = true;
+  found.reference_label = label;
+  return true;
+}
 
 // Every byte below leads the state back to itself.
 bool MaskMaker::stays(int state, const BytesBelow& below) const {
@@ -42,14 +51,9 @@ bool MaskMaker::take_whole(std::uint32_t node, int target, bool with_reference, 
   const TrieNode here = trie.node(node);
   const State& state = automaton_.state(target);
   const Range range{here.first, trie.last(node)};
-  if (with_reference && state.free > 0 && (state.free == kEndless || state.free >= here.characters)) {
-    const int label = automaton_.position(state.pairs[0].position).text.label;
-    if (!found.has_reference_label || found.reference_label == label) {
-      found.has_reference_label = true;
-      found.reference_label = label;
-      add_range(found.as_reference, range);
-      return true;
-    }
+  if (with_reference && state.free > 0 && state.free >= here.characters && as_reference(target, found)) {
+    add_range(found.as_reference, range);
+    return true;
   }
   const bool whole = here.end > node + 1 && state.endings.empty() && stays(target, trie.below(node));
   if (!whole && !runs_on(target, node)) return false;

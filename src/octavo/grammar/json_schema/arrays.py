@@ -77,6 +77,10 @@ class ArrayShape:
         bounds = [(low, high) for low, high, _ in self.items] + [(c[0], c[1]) for c in self.contains]
         return [edge for pair in bounds for edge in pair if edge is not None]
 
+    def value_goals(self) -> list[Goal]:
+        """Of all items, without what `contains` asks for."""
+        return [self.item_goal(index) for index in sorted({0, *self._edges(), self.settled})]
+
     def item_goal(self, index: int) -> Goal:
         index = min(index, self.settled)
         if index not in self._item_goals:

@@ -16,20 +16,19 @@ from octavo.grammar.json_schema.scalars import Goal
 Constraint = tuple[Any, ...]
 Case = tuple[Constraint, ...]
 Signed = tuple[Formula, bool]
+Disjoint = Callable[[str, str, str], bool]  # of two places and a type
 MAX_CASES = 512
 MAX_WORK = 50_000
 
 
 class CaseFinder:
-    """`disjoint(place, place, kind)` may say True only where no value satisfies both."""
-
-    def __init__(self, formulas: Formulas, disjoint: Callable[[str, str, str], bool]) -> None:
+    def __init__(self, formulas: Formulas) -> None:
         self.formulas = formulas
-        self.disjoint = disjoint
 
-    def cases(self, goal: Goal, kind: str) -> list[Case]:
+    def cases(self, goal: Goal, kind: str, disjoint: Disjoint) -> list[Case]:
+        """`disjoint` may say True only where no value satisfies both."""
         start: list[Signed] = [(("place", place), holds) for place, holds in sorted(goal, key=place_order)]
-        return _Search(self, kind).run(start)
+        return _Search(self.formulas, disjoint, kind).run(start)
 
 
 def place_order(literal: tuple[str, bool]) -> tuple[int, str, bool]:
@@ -37,8 +36,9 @@ def place_order(literal: tuple[str, bool]) -> tuple[int, str, bool]:
 
 
 class _Search:
-    def __init__(self, finder: CaseFinder, kind: str) -> None:
-        self.finder = finder
+    def __init__(self, formulas: Formulas, disjoint: Disjoint, kind: str) -> None:
+        self.formulas = formulas
+        self.disjoint = disjoint
         self.kind = kind
         self.results: dict[Case, None] = {}
         self.work = 0
@@ -71,7 +71,7 @@ class _Search:
                     return
                 if signed not in places:
                     places |= {signed}
-                    todo.insert(0, (self.finder.formulas.of(formula[1], self.kind), holds))
+                    todo.insert(0, (self.formulas.of(formula[1], self.kind), holds))
             elif name == "not":
                 todo.insert(0, (formula[1], not holds))
             elif name in ("and", "or") and (name == "and") == holds:
@@ -145,7 +145,7 @@ class _Search:
         return True if all(item in known for item in items) else None
 
     def _exactly_one(self, places: list[str], holds: bool) -> list[Signed]:
-        disjoint = self.finder.disjoint
+        disjoint = self.disjoint
         if not places:
             return [(not holds, True)]
         options: list[Signed] = []

@@ -18,6 +18,7 @@ Formula = Any
 TYPES = ("null", "false", "true", "number", "string", "array", "object")
 _NAMES = {"null": {"null"}, "boolean": {"false", "true"}, "number": {"number"}, "integer": {"number"},
           "string": {"string"}, "array": {"array"}, "object": {"object"}}  # fmt: skip
+EVERY_TYPE = frozenset(TYPES)
 
 #: Keywords that say nothing about which values are valid.
 ANNOTATIONS = frozenset(
@@ -47,12 +48,30 @@ class Formulas:
         self.approximated: dict[str, str] = {}  # where not strict: what is left out, and why
         self._unevaluated = Unevaluated(document)
         self._made: dict[tuple[str, str], Formula] = {}
+        self._kinds: dict[str, frozenset[str]] = {}
 
     def of(self, place: str, kind: str) -> Formula:
         key = (place, kind)
         if key not in self._made:
             self._made[key] = self._formula(place, kind)
         return self._made[key]
+
+    def kinds(self, place: str) -> frozenset[str]:
+        """The types that `type` leaves: for any other the formula is False, and need not be made."""
+        found = self._kinds.get(place)
+        if found is None:
+            found = self._kinds[place] = self._declared_kinds(place)
+        return found
+
+    def _declared_kinds(self, place: str) -> frozenset[str]:
+        schema = self.document.at(place)
+        declared = schema.get("type") if isinstance(schema, dict) else None
+        if declared is None or ("$ref" in schema and self.document.draft_at(place) <= 7):
+            return EVERY_TYPE
+        names = declared if isinstance(declared, list) else [declared]
+        if not all(isinstance(name, str) and name in _NAMES for name in names):
+            return EVERY_TYPE
+        return frozenset(kind for name in names for kind in _NAMES[name])
 
     def _formula(self, place: str, kind: str) -> Formula:
         schema = self.document.at(place)

@@ -12,7 +12,7 @@ from octavo.grammar.expressions import Algebra
 from octavo.grammar.json_schema.arrays import ArrayPosition, ArrayShape
 from octavo.grammar.json_schema.cases import CaseFinder
 from octavo.grammar.json_schema.document import SchemaDocument
-from octavo.grammar.json_schema.formulas import ANNOTATIONS, Formulas
+from octavo.grammar.json_schema.formulas import ANNOTATIONS, EVERY_TYPE, Formulas
 from octavo.grammar.json_schema.object_positions import ObjectPosition
 from octavo.grammar.json_schema.objects import ObjectShape
 from octavo.grammar.json_schema.scalars import Goal, Scalars
@@ -21,6 +21,7 @@ from octavo.grammar.network import Position, Return, Silent
 from octavo.grammar.text_positions import PlainText, StringText
 
 ANYTHING: Goal = frozenset()
+WORDS = ("null", "true", "false")
 MAX_GOALS = 100_000
 MAX_DEPTH = 120
 
@@ -42,7 +43,7 @@ class Goals:
         self.algebra = Algebra()
         self.formulas = Formulas(document, strict)
         self.scalars = Scalars(self.algebra, self.formulas)
-        self.finder = CaseFinder(self.formulas, self.disjoint)
+        self.finder = CaseFinder(self.formulas)
         self._alternatives: dict[Goal, tuple[Position, ...]] = {}
         self._arrays: dict[Goal, list[ArrayShape]] = {}
         self._objects: dict[Goal, list[ObjectShape]] = {}
@@ -51,6 +52,14 @@ class Goals:
         self._texts: list[str] = []
         self._text_ids: dict[str, int] = {}
         self._lowest = MAX_DEPTH * 10  # the outermost active question that the current answer leaned on
+
+    def release(self) -> None:
+        """Forgets what can be found again, which refers back to here: memory is free as soon as nobody asks
+        any more, not when Python's garbage collector stops everything to look for it.
+        """
+        self._alternatives.clear()
+        self._arrays.clear()
+        self._objects.clear()
 
     def goal(self, *goals: Goal) -> Goal:
         """All of them, without schemas that allow everything; bare references are followed."""
@@ -72,15 +81,37 @@ class Goals:
 
     def arrays(self, goal: Goal) -> list[ArrayShape]:
         if goal not in self._arrays:
-            cases = self.finder.cases(goal, "array")
+            cases = self.finder.cases(goal, "array", self.disjoint)
             self._arrays[goal] = [ArrayShape(self, case) for case in cases]
         return self._arrays[goal]
 
     def objects(self, goal: Goal) -> list[ObjectShape]:
         if goal not in self._objects:
-            cases = self.finder.cases(goal, "object")
+            cases = self.finder.cases(goal, "object", self.disjoint)
             self._objects[goal] = [ObjectShape(self, case) for case in cases]
         return self._objects[goal]
+
+    def look_at_all(self, start: Goal) -> None:
+        """Makes the cases of every goal that needs an array or object, so that errors in them come now; where
+        a scalar will do, an array that cannot be enforced is an error when it is reached.
+        """
+        seen, work = {start}, [start]
+        while work:
+            goal = work.pop()
+            if self._has_scalar(goal, self.kinds(goal)):
+                continue
+            found: list[Goal | None] = []
+            shapes: list[ObjectShape | ArrayShape] = [*self.objects(goal), *self.arrays(goal)]
+            for shape in shapes:
+                found += shape.value_goals()
+            for other in found:
+                if other is not None and other not in seen:
+                    seen.add(other)
+                    work.append(other)
+            if len(seen) > MAX_GOALS:
+                raise GrammarTooComplexError(
+                    f"the schema reached {MAX_GOALS} combinations of subschemas, the limit"
+                )
 
     def text_label(self, text: str) -> int:
         """A label that stands for a text; `labelled_text` tells it."""
@@ -111,19 +142,28 @@ class Goals:
         return found
 
     def _begin(self, goal: Goal) -> list[Position]:
-        algebra, scalars = self.algebra, self.scalars
+        algebra, scalars, kinds = self.algebra, self.scalars, self.kinds(goal)
         result: list[Position] = []
-        words = [algebra.literal(kind) for kind in ("null", "true", "false") if scalars.constant(goal, kind)]
+        words = [algebra.literal(word) for word in WORDS if word in kinds and scalars.constant(goal, word)]
         if words:
             result.append(PlainText(algebra, algebra.either(*words)))
-        strings, numbers = scalars.strings(goal), scalars.number(goal)
-        if algebra.live(strings):
+        if "string" in kinds and algebra.live(strings := scalars.strings(goal)):
             result.append(StringText(algebra, strings))
-        if algebra.live(numbers):
+        if "number" in kinds and algebra.live(numbers := scalars.number(goal)):
             result.append(PlainText(algebra, numbers))
-        result += [ObjectPosition.begin(shape) for shape in self.objects(goal) if shape.satisfiable()]
-        result += [ArrayPosition.begin(shape) for shape in self.arrays(goal) if shape.satisfiable()]
+        if "object" in kinds:
+            result += [ObjectPosition.begin(shape) for shape in self.objects(goal) if shape.satisfiable()]
+        if "array" in kinds:
+            result += [ArrayPosition.begin(shape) for shape in self.arrays(goal) if shape.satisfiable()]
         return result
+
+    def kinds(self, goal: Goal) -> frozenset[str]:
+        """The types that a goal may leave, by the keyword `type` alone."""
+        found = EVERY_TYPE
+        for place, holds in goal:
+            if holds:
+                found &= self.formulas.kinds(place)
+        return found
 
     # Whether anything satisfies a goal: the least fixpoint, by depth-first search.
 
@@ -152,15 +192,22 @@ class Goals:
         return answer
 
     def _decide(self, goal: Goal, kind: str) -> bool:
-        if kind == "any":
-            scalars, algebra = self.scalars, self.algebra
-            if any(scalars.constant(goal, word) for word in ("null", "true", "false")):
-                return True
-            if algebra.live(scalars.strings(goal)) or algebra.live(scalars.number(goal)):
-                return True
-        if kind != "object" and any(shape.satisfiable() for shape in self.arrays(goal)):
+        kinds = self.kinds(goal)
+        if kind == "any" and self._has_scalar(goal, kinds):
             return True
-        return kind != "array" and any(shape.satisfiable() for shape in self.objects(goal))
+        if kind != "object" and "array" in kinds and any(shape.satisfiable() for shape in self.arrays(goal)):
+            return True
+        if kind == "array" or "object" not in kinds:
+            return False
+        return any(shape.satisfiable() for shape in self.objects(goal))
+
+    def _has_scalar(self, goal: Goal, kinds: frozenset[str]) -> bool:
+        scalars, algebra = self.scalars, self.algebra
+        if any(word in kinds and scalars.constant(goal, word) for word in WORDS):
+            return True
+        if "string" in kinds and algebra.live(scalars.strings(goal)):
+            return True
+        return "number" in kinds and algebra.live(scalars.number(goal))
 
     @property
     def deciding(self) -> bool:
@@ -182,3 +229,11 @@ class GoalPosition(Silent):
 
     def calls(self) -> Sequence[tuple[Position, Return | None]]:
         return [(position, None) for position in self.goals.alternatives(self.goal)]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeSchema(GoalPosition):
+    """The place before a whole document; without it nobody begins one."""
+
+    def __del__(self) -> None:
+        self.goals.release()

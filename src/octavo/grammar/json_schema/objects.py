@@ -63,6 +63,7 @@ class ObjectShape:
                 else:
                     self._universals.append((spec, None if kind == "forbidden" else item[2]))
         self.names = [*names, *(name for name in late if name not in names)]
+        self._needed = [index for index, name in enumerate(self.names) if name in self.required]
         self.trie = LiteralTrie.build(self.names)
         self.names_leaf = goals.algebra.leaf(self.trie) if self.names else goals.algebra.empty
         self._name_goals: list[Goal | None | bool] = [False if n in absent else True for n in self.names]
@@ -86,7 +87,6 @@ class ObjectShape:
                 self._class_goals.append((self._class_of(spec), goal))
         for spec, _ in self.claims:
             self._claim_classes.append(self._class_of(spec))
-        self._watch_start = KeyWatch(self, self.trie, tuple(self.classes))
         self._allowed_extras: int | None = None
 
     def _class_of(self, spec: Any) -> int:
@@ -125,6 +125,11 @@ class ObjectShape:
             found = None if None in goals else self.goals.goal(*(goal for goal in goals if goal is not None))
             self._name_goals[index] = found
         return None if found is False or found is None else found
+
+    def value_goals(self) -> list[Goal | None]:
+        """Of all keys, without claims."""
+        classes = range(1 << len(self.classes)) if len(self.classes) <= MAX_CLASSES else (0,)
+        return [*map(self.name_goal, range(len(self.names))), *map(self.extra_goal, classes)]
 
     def name_allowed(self, index: int) -> bool:
         goal = self.name_goal(index)
@@ -191,12 +196,11 @@ class ObjectShape:
     def start(self) -> Progress:
         return Progress(pending=(1 << len(self.claims)) - 1)
 
-    def missing(self, progress: Progress) -> int:
+    def missing(self, progress: Progress) -> list[int]:
+        """The required names that have not come."""
         if self.goals.any_order:
-            return sum(
-                not progress.seen >> i & 1 for i, name in enumerate(self.names) if name in self.required
-            )
-        return sum(name in self.required for name in self.names[progress.seen :])
+            return [index for index in self._needed if not progress.seen >> index & 1]
+        return [index for index in self._needed if index >= progress.seen]
 
     def may_close(self, progress: Progress) -> bool:
         enough = not self.counts or progress.count >= self.least
@@ -204,13 +208,15 @@ class ObjectShape:
 
     def can_finish(self, progress: Progress) -> bool:
         """Whether the object can still be closed, now or after more keys."""
-        remaining = self.remaining(progress)
         missing = self.missing(progress)
-        if missing > sum(self.names[index] in self.required for index in remaining):
+        if not all(map(self.name_allowed, missing)):
             return False
+        if not self.counts and not progress.pending:
+            return True
+        remaining = self.remaining(progress)
         extras = self.goals.algebra.live(self._unnamed(progress))
         if self.counts:
-            if self.most is not None and progress.count + missing > self.most:
+            if self.most is not None and progress.count + len(missing) > self.most:
                 return False
             if not extras and progress.count + len(remaining) < self.least:
                 return False
@@ -267,12 +273,8 @@ class ObjectShape:
         expression = self._keys[progress]
         if not self.goals.algebra.live(expression):
             return None
-        watch = self._watch_start
-        return StringText(
-            self.goals.algebra,
-            expression,
-            watch=replace(watch, text="") if self._captures(progress) else watch,
-        )
+        watch = KeyWatch(self, self.trie, tuple(self.classes), "" if self._captures(progress) else None)
+        return StringText(self.goals.algebra, expression, watch=watch)
 
     def _find_key(self, progress: Progress) -> int:
         algebra, scalars = self.goals.algebra, self.goals.scalars
@@ -293,7 +295,8 @@ class ObjectShape:
             still = not seen >> index & 1 if self.goals.any_order else index >= seen
             if name in self.required and still:
                 expression = self.goals.scalars.texts((name,))
-                return StringText(self.goals.algebra, expression, watch=self._watch_start)
+                watch = KeyWatch(self, self.trie, tuple(self.classes))
+                return StringText(self.goals.algebra, expression, watch=watch)
         return None
 
     def _captures(self, progress: Progress) -> bool:
