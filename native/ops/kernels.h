@@ -138,7 +138,7 @@ struct RowTask {
 // Groups whose square is above so many times their row's mean have their rests multiplied too (rows.h): a few per cent of a
 // step, for most of what rounding does to logits.  A sequence with an adapter is held to the model that the adapter is
 // merged into, whose weights are floats and multiplied with floats, so it has more of them.
-constexpr float kOutlier = 2.0f, kAdaptedOutlier = 0.7f;
+constexpr float kOutlier = 2.0f, kAdaptedOutlier = 0.9f;
 
 struct Kernels {
   const char* name;
