@@ -34,7 +34,8 @@ def save_base(kind: str, folder: Path) -> transformers.PreTrainedModel:
         }
         extra = {"head_dim": 16} if kind == "qwen3" else {}
         config = make[kind](
-            **SIZES, num_key_value_heads=2, intermediate_size=96, tie_word_embeddings=kind != "qwen3",
+            # Rows of whole blocks of 64: bitsandbytes 0.50 unpacks others wrongly where it multiplies on a CPU.
+            **SIZES, num_key_value_heads=2, intermediate_size=128, tie_word_embeddings=kind != "qwen3",
             max_position_embeddings=64, **extra,
         )  # fmt: skip
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
