@@ -18,6 +18,7 @@ NAMES = (
     "tuning",
     "tuning_task",
     "adapter_serving",
+    "speculation",
     "translation",
     "classification",
 )

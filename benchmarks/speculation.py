@@ -166,6 +166,8 @@ class Octavo:
         engine = self.model.engine
         if self.speculation is not None:
             self.speculation.model = self.small if drafts == "model" else None
+            if self.small is not None:
+                self.small.restart()  # what ended while it was left out was not forgotten
         engine.speculation = None if drafts == "off" else self.speculation
         ends = self.model.tokenizer.end_ids
         generations = [engine.submit(p, options, max_tokens=tokens, end_ids=ends) for p in prompts]
@@ -283,8 +285,8 @@ def contestants(
     return measures
 
 
-def run(options: Options, wanted: Sequence[str] = ()) -> Report:
-    """wanted: names of works; all by default."""
+def run(options: Options) -> Report:
+    wanted = [name for name in os.environ.get("OCTAVO_SPECULATION_WORKS", "").split(";") if name]
     report = Report("speculation", "Speculation pays, and never costs", "tokens a second")
     paths = model_paths(options, {name: GENERATORS[name] for name in WORKS})
     small = model_paths(Options(models=(DRAFT,)), GENERATORS)[DRAFT]
@@ -315,5 +317,4 @@ def run(options: Options, wanted: Sequence[str] = ()) -> Report:
 
 
 if __name__ == "__main__":
-    works = os.environ.get("OCTAVO_SPECULATION_WORKS", "")
-    main(functools.partial(run, wanted=[name for name in works.split(";") if name]))
+    main(run)

@@ -34,7 +34,7 @@ def save_base(kind: str, folder: Path) -> transformers.PreTrainedModel:
         }
         extra = {"head_dim": 16} if kind == "qwen3" else {}
         config = make[kind](
-            # Rows of whole blocks of 64: bitsandbytes 0.50 unpacks others wrongly where it multiplies on a CPU.
+            # Rows of whole blocks of 64: bitsandbytes 0.50 unpacks others wrongly on a CPU.
             **SIZES, num_key_value_heads=2, intermediate_size=128, tie_word_embeddings=kind != "qwen3",
             max_position_embeddings=64, **extra,
         )  # fmt: skip
