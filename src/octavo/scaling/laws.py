@@ -39,6 +39,11 @@ class ParametricLaw:
     def optimum(self, compute: float, flops_per_parameter: float = 6.0) -> tuple[float, float]:
         """(N*, D*) where C = flops_per_parameter N D: N* = G (C/6)^a (equation 4)."""
         each = compute / flops_per_parameter
+        # A law without one of its terms: all the compute goes to what the loss depends on.
+        if not self.beta * self.B > 0:
+            return float(each), 1.0
+        if not self.alpha * self.A > 0:
+            return 1.0, float(each)
         g = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
         best = g * each**self.a
         return float(best), float(each / best)
