@@ -13,7 +13,7 @@ import numpy as np
 
 import octavo
 from benchmarks.workload import Prompts, median
-from octavo.decoding.engine import Generation
+from octavo.decoding.generation import Generation
 from octavo.decoding.sampling import SamplingOptions
 
 _GREEDY = SamplingOptions(temperature=0.0)

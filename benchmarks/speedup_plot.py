@@ -18,7 +18,7 @@ from datetime import date
 import octavo
 from benchmarks.workload import GENERATORS, add_arguments, model_paths, parse_options
 from octavo.decoding.sampling import SamplingOptions
-from octavo.decoding.scheduler import TokenSequence
+from octavo.decoding.sequences import TokenSequence
 from octavo.decoding.speculation.controller import Estimates, speedup
 from octavo.decoding.speculation.draft import ROOT, Draft
 from octavo.decoding.speculation.speculation import Speculation

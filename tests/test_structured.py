@@ -15,7 +15,7 @@ from byte_model import write_byte_model as write_model
 
 import octavo
 from octavo.api import Model
-from octavo.decoding.healing import HealedPrompt, SortedVocabulary
+from octavo.decoding.constraints.healing import HealedPrompt, SortedVocabulary
 from octavo.grammar import GrammarError, GrammarUnsupportedError
 from octavo.structured import as_grammar
 

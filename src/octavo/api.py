@@ -27,7 +27,7 @@ from octavo.weights.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from octavo.decoding.adapters import AdapterTable
-    from octavo.decoding.constraint import ForcedMode
+    from octavo.decoding.constraints.constraint import ForcedMode
     from octavo.decoding.engine import Engine
     from octavo.decoding.kv_cache import KVChoice
     from octavo.decoding.runner import Runner

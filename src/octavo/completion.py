@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 from octavo.errors import CancelledError, OctavoError
 
 if TYPE_CHECKING:
-    from octavo.decoding.engine import Generation, Timings
+    from octavo.decoding.generation import Generation, Timings
 
 FinishReason = Literal["length", "stop", "deadline", "cancelled"]
 

@@ -18,8 +18,8 @@ from octavo.errors import OctavoError
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    from octavo.decoding.constraint import Constraint, ForcedMode
-    from octavo.decoding.healing import SortedVocabulary
+    from octavo.decoding.constraints.constraint import Constraint, ForcedMode
+    from octavo.decoding.constraints.healing import SortedVocabulary
     from octavo.grammar import CompiledGrammar, Grammar, GrammarCompiler
     from octavo.text.tokenizer import Tokenizer
 
@@ -82,7 +82,7 @@ class StructuredOutput:
         trigger: the text behind which the grammar begins, or that and the text behind which it ends; what is
         around them is free.  healed: what the text begins with instead, also without a grammar.
         """
-        from octavo.decoding.healing import HealedPrompt
+        from octavo.decoding.constraints.healing import HealedPrompt
 
         if meaning is None:
             if trigger is not None:
@@ -99,7 +99,7 @@ class StructuredOutput:
     def _constraint(
         self, key: tuple[object, Any, bytes], meaning: Any, max_tokens: int, forced: ForcedMode
     ) -> Constraint:
-        from octavo.decoding.grammar_constraint import GrammarConstraint
+        from octavo.decoding.constraints.grammar_constraint import GrammarConstraint
         from octavo.grammar import GrammarMatcher
 
         matcher = GrammarMatcher(self._compile(key, meaning))
@@ -145,7 +145,7 @@ class StructuredOutput:
 
     @cached_property
     def _sorted_vocabulary(self) -> SortedVocabulary:
-        from octavo.decoding.healing import SortedVocabulary
+        from octavo.decoding.constraints.healing import SortedVocabulary
 
         return SortedVocabulary(self._token_bytes)
 

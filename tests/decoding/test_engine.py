@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from history_runner import HistoryRunner
 
-from octavo.decoding.engine import Engine, Generation
+from octavo.decoding.engine import Engine
+from octavo.decoding.generation import Generation
 from octavo.decoding.sampling import SamplingOptions
 from octavo.errors import OctavoError, OutOfMemoryError
 

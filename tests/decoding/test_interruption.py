@@ -12,7 +12,7 @@ from history_runner import HistoryRunner
 
 from octavo.decoding.engine import Engine
 from octavo.decoding.sampling import SamplingOptions
-from octavo.decoding.scheduler import TokenSequence
+from octavo.decoding.sequences import TokenSequence
 from octavo.errors import CancelledError
 
 OPTIONS = SamplingOptions(seed=3)

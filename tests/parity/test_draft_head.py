@@ -18,7 +18,7 @@ from octavo import _native  # noqa: E402
 from octavo.adapters.draft_head import DraftHead, DraftHeadConfig  # noqa: E402
 from octavo.decoding.engine import Engine  # noqa: E402
 from octavo.decoding.sampling import SamplingOptions  # noqa: E402
-from octavo.decoding.scheduler import Drawing  # noqa: E402
+from octavo.decoding.sequences import Drawing  # noqa: E402
 from octavo.decoding.speculation.controller import Estimates  # noqa: E402
 from octavo.decoding.speculation.draft_head import HeadRunner, HeadSource, step_slow  # noqa: E402
 from octavo.training.draft_head import DraftNetwork  # noqa: E402

@@ -15,7 +15,8 @@ from random_models import model, native_logits, random_ids  # noqa: E402
 
 from octavo.decoding.engine import Engine  # noqa: E402
 from octavo.decoding.sampling import SamplingOptions  # noqa: E402
-from octavo.decoding.scheduler import Scheduler, TokenSequence  # noqa: E402
+from octavo.decoding.scheduler import Scheduler  # noqa: E402
+from octavo.decoding.sequences import TokenSequence  # noqa: E402
 from octavo.decoding.speculation.draft import ROOT, Draft  # noqa: E402
 from octavo.weights.tensor import TensorType  # noqa: E402
 

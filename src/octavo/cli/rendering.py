@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from octavo.completion import Piece, Stream
-    from octavo.decoding.engine import Timings
+    from octavo.decoding.generation import Timings
 
 Arguments = ParamSpec("Arguments")
 

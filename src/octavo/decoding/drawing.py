@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.decoding.constraint import MaskWorker
+from octavo.decoding.constraints.constraint import MaskWorker
 from octavo.decoding.sampling import (
     SamplingBatch,
     SamplingError,
@@ -22,7 +22,7 @@ from octavo.decoding.sampling import (
     sample,
     sampling_batch,
 )
-from octavo.decoding.scheduler import Drawing, Step, TokenSequence
+from octavo.decoding.sequences import Drawing, Step, TokenSequence
 
 Row = tuple[TokenSequence, list[int]]  # and the drafted tokens before it
 

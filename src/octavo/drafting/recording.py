@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from octavo.data.conversations import Turns, read_rows, turns_of
 from octavo.data.hidden_states import HiddenStatesWriter
-from octavo.decoding.engine import Engine, Generation
+from octavo.decoding.engine import Engine
+from octavo.decoding.generation import Generation
 from octavo.decoding.sampling import SamplingOptions
-from octavo.decoding.scheduler import Drawing, TokenSequence
+from octavo.decoding.sequences import Drawing, TokenSequence
 from octavo.errors import FormatError
 
 # Answers are greedy and sampled in turn, as people ask for both.

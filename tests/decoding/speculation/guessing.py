@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from octavo.decoding.engine import Engine
-from octavo.decoding.scheduler import TokenSequence
+from octavo.decoding.sequences import TokenSequence
 from octavo.decoding.speculation.controller import Estimates
 from octavo.decoding.speculation.costs import StepCosts
 from octavo.decoding.speculation.draft import ROOT, Draft

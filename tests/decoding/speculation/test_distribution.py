@@ -22,7 +22,7 @@ from table_runner import VOCABULARY, TableRunner
 from octavo.decoding import engine as engine_module
 from octavo.decoding.engine import Engine
 from octavo.decoding.sampling import SamplingOptions, distribution, flatten, sample, sampling_batch
-from octavo.decoding.scheduler import Drawing
+from octavo.decoding.sequences import Drawing
 from octavo.decoding.speculation import drawn, verification
 from octavo.decoding.speculation import speculation as speculation_module
 from octavo.decoding.speculation.branches import chain_of

@@ -11,9 +11,11 @@ import pytest
 from guessing import Oracle, Texts, run, speculation_of
 from history_runner import HistoryRunner
 
-from octavo.decoding.engine import Engine, Generation
+from octavo.decoding.engine import Engine
+from octavo.decoding.generation import Generation
 from octavo.decoding.sampling import SamplingOptions
-from octavo.decoding.scheduler import Drawing, Scheduler
+from octavo.decoding.scheduler import Scheduler
+from octavo.decoding.sequences import Drawing
 from octavo.decoding.speculation.controller import Estimates
 from octavo.decoding.speculation.draft import ROOT
 from octavo.decoding.speculation.suffix import SuffixSource

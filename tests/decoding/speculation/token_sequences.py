@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from octavo.decoding.sampling import SamplingOptions
-from octavo.decoding.scheduler import TokenSequence
+from octavo.decoding.sequences import TokenSequence
 
 
 def sequence_of(tokens: Sequence[int], room: int = 64) -> TokenSequence:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from octavo.decoding.scheduler import TokenSequence
+    from octavo.decoding.sequences import TokenSequence
 
 ROOT = -1
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from octavo import _native
 from octavo.adapters.draft_head import NORM_EPSILON, DraftHead
 from octavo.adapters.encoding import TYPES, encode
-from octavo.decoding.constraint import FORBIDDEN
+from octavo.decoding.constraints.constraint import FORBIDDEN
 from octavo.decoding.plan import TensorLike
 from octavo.decoding.sampling import top_logprobs
-from octavo.decoding.scheduler import Drawing, TokenSequence
+from octavo.decoding.sequences import Drawing, TokenSequence
 from octavo.decoding.speculation.controller import Estimates
 from octavo.decoding.speculation.drawn import DrawnSource, Guess
 

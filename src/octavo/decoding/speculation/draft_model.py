@@ -15,10 +15,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.decoding.constraint import FORBIDDEN
+from octavo.decoding.constraints.constraint import FORBIDDEN
 from octavo.decoding.kv_cache import BlockAllocator, blocks_for
 from octavo.decoding.runner import Runner
-from octavo.decoding.scheduler import TokenSequence
+from octavo.decoding.sequences import TokenSequence
 from octavo.decoding.speculation.controller import Estimates
 from octavo.decoding.speculation.drawn import DrawnSource, Guess
 from octavo.errors import OctavoError

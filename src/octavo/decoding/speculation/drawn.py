@@ -24,7 +24,7 @@ from octavo.decoding.sampling import (
     sampling_batch,
     top_logprobs,
 )
-from octavo.decoding.scheduler import Drawing, TokenSequence
+from octavo.decoding.sequences import Drawing, TokenSequence
 from octavo.decoding.speculation.controller import Estimates
 from octavo.decoding.speculation.draft import ROOT, Draft
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Sequence
 
-from octavo.decoding.scheduler import TokenSequence
+from octavo.decoding.sequences import TokenSequence
 from octavo.decoding.speculation.controller import Estimates
 from octavo.decoding.speculation.draft import ROOT, Draft
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from octavo.decoding.runner import Runner
-from octavo.decoding.scheduler import Step, TokenSequence
+from octavo.decoding.sequences import Step, TokenSequence
 from octavo.decoding.speculation.controller import (
     LEAST_GAIN,
     Budget,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octavo import _native
-from octavo.decoding.scheduler import TokenSequence
+from octavo.decoding.sequences import TokenSequence
 from octavo.decoding.speculation.controller import Estimates
 from octavo.decoding.speculation.draft import ROOT, Draft
 

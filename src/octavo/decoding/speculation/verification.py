@@ -17,9 +17,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.decoding.constraint import continuation
+from octavo.decoding.constraints.constraint import continuation
 from octavo.decoding.sampling import sampling_failure
-from octavo.decoding.scheduler import Drawing
+from octavo.decoding.sequences import Drawing
 from octavo.decoding.speculation.draft import ROOT, Draft
 from octavo.decoding.speculation.rules import draw, keep_block, keep_token_by_token
 from octavo.errors import OctavoError

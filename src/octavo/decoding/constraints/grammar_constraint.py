@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from octavo.decoding.constraint import ForcedMode
+from octavo.decoding.constraints.constraint import ForcedMode
 from octavo.errors import OctavoError
 from octavo.grammar import GrammarError, GrammarMatcher
 

@@ -1,0 +1,1 @@
+"""What holds a generation to a form: the interface, grammars behind it, and healed prompts."""
