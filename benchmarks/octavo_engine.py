@@ -73,11 +73,13 @@ class Octavo:
                 seconds.append(time.perf_counter() - began)
         return median(seconds[2:])
 
-    def cache_bytes(self) -> int:
-        """Size of the KV cache in float16: keys and values of each layer for each token of the pool."""
+    def cache_bytes(self, tokens: int) -> int:
+        """What a sequence touches of a KV cache in float16: keys and values of each layer, for 256 tokens at
+        once, and at most those of the pool."""
         runner, config = self._model.runner, self._model.config
-        width = config.key_value_heads * config.head_width
-        return 2 * 2 * config.layers * width * runner.block_count * runner.block_size
+        each = 2 * 2 * config.layers * config.key_value_heads * config.head_width
+        pool = runner.block_count * runner.block_size
+        return each * min(pool, -(-tokens // 256) * 256)
 
     def _submit(self, prompt: list[int], tokens: int) -> Generation:
         return self._model.engine.submit(prompt, _GREEDY, max_tokens=tokens)

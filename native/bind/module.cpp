@@ -8,6 +8,7 @@ void bind_grammar(nb::module_& module);
 void bind_model(nb::module_& module);
 void bind_sampling(nb::module_& module);
 void bind_suffix_automaton(nb::module_& module);
+void bind_text(nb::module_& module);
 void bind_training(nb::module_& module);
 
 NB_MODULE(_native, module) {
@@ -19,5 +20,6 @@ NB_MODULE(_native, module) {
   bind_model(module);
   bind_sampling(module);
   bind_suffix_automaton(module);
+  bind_text(module);
   bind_training(module);
 }

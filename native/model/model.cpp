@@ -99,8 +99,9 @@ void Model::cache(int layers, int heads, int key_value_heads, int head_width, in
   cache_heads_ = key_value_heads;
   heads_ = heads;
   cache_blocks_ = blocks;
-  cache_shape_ = {nullptr, type, head_width, blocks};
-  cache_ = AlignedBuffer<std::uint8_t>(cache_shape_.bytes(key_value_heads) * layers);
+  cache_shape_ = {nullptr, type, head_width, 0};
+  cache_shape_.chunk_stride = cache_shape_.bytes(key_value_heads) * layers;
+  cache_ = AlignedBuffer<std::uint8_t>(cache_shape_.chunk_stride * ((blocks - 1) / kChunkBlocks + 1));
 }
 
 Stage& Model::open_stage() {
@@ -169,7 +170,7 @@ void Model::add_logits(View input, int columns, int matrix, float softcap, float
 
 void Model::finish(const std::function<void()>& part_done) {
   constexpr int kPiece = 8;  // panels
-  constexpr std::size_t kPart = std::size_t(64) << 20;  // bytes packed between calls of part_done
+  constexpr std::size_t kPart = std::size_t(8) << 20;  // bytes packed between calls of part_done
   struct Piece { int matrix, begin, end; };
   std::vector<Piece> pieces;
   // All matrices lie in one stretch of memory in the order of their use: on large pages, and what is read ahead at the

@@ -54,6 +54,7 @@ struct LowRankTask {
 // --- attention --------------------------------------------------------------------------------------------------
 constexpr int kBlockTokens = 32;   // tokens in a block of the cache
 constexpr int kSplitTokens = 256;  // attention sums restart here and are merged in order, wherever a step begins
+constexpr int kChunkBlocks = kSplitTokens / kBlockTokens;  // blocks of the cache that lie together
 constexpr int kRowTile = 8;        // query rows that share a pass over the keys
 
 constexpr int kMaxHeadWidth = 1024;
@@ -63,24 +64,26 @@ enum class CacheType : std::uint8_t { F16, I8 };
 // Where a layer keeps keys and values.  A tile holds the keys, or the values, of one block for one head:
 //   F16: keys half[D][32], values half[32][D];
 //   I8: float scales of the 32, then keys [2][D/4][16 keys][4] or values [D/16][8][16 columns][4 keys].
-// Keys lie across: 16 neighbouring tokens are one vector, so scores need no sum across lanes.  The tiles of a head's
-// keys follow each other, then those of its values: a sequence whose blocks are neighbours is read in two streams.
+// Keys lie across: 16 neighbouring tokens are one vector, so scores need no sum across lanes.  The cache is
+// [chunks][layers][heads][keys, values][8 blocks]: a split of neighbouring blocks is read in two streams, and a sequence
+// touches memory, which the system gives when it is touched, only as far as it goes.
 struct CacheLayer {
-  std::uint8_t* data;
+  std::uint8_t* data;  // of this layer in the first chunk
   CacheType type;
   int head_width;
-  int blocks;
+  std::size_t chunk_stride;  // bytes from chunk to chunk
 
   OCTAVO_INLINE std::size_t tile_bytes() const {
     const std::size_t elements = std::size_t(head_width) * kBlockTokens;
     return type == CacheType::F16 ? 2 * elements : elements + kBlockTokens * sizeof(float);
   }
-  OCTAVO_INLINE std::size_t bytes(int heads) const { return tile_bytes() * 2 * std::size_t(heads) * blocks; }
-  OCTAVO_INLINE std::uint8_t* keys(std::int32_t block, int head) const {
-    return data + tile_bytes() * (std::size_t(2 * head) * blocks + block);
-  }
-  OCTAVO_INLINE std::uint8_t* values(std::int32_t block, int head) const {
-    return data + tile_bytes() * (std::size_t(2 * head + 1) * blocks + block);
+  // Bytes of one layer in a chunk.
+  OCTAVO_INLINE std::size_t bytes(int heads) const { return tile_bytes() * 2 * std::size_t(heads) * kChunkBlocks; }
+  OCTAVO_INLINE std::uint8_t* keys(std::int32_t block, int head) const { return tile(block, 2 * head); }
+  OCTAVO_INLINE std::uint8_t* values(std::int32_t block, int head) const { return tile(block, 2 * head + 1); }
+  OCTAVO_INLINE std::uint8_t* tile(std::int32_t block, int column) const {
+    const std::size_t within = std::size_t(column) * kChunkBlocks + block % kChunkBlocks;
+    return data + chunk_stride * (block / kChunkBlocks) + tile_bytes() * within;
   }
 };
 

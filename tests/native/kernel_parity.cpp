@@ -182,8 +182,9 @@ std::vector<float> attend_all(const Kernels& kernels, CacheType type, int keys, 
   const int width = 64, group = 3, blocks = (keys + kBlockTokens - 1) / kBlockTokens;
   std::mt19937 seeded(7);
   std::normal_distribution<float> distribution;
-  CacheLayer cache{nullptr, type, width, blocks};
-  std::vector<float> cache_memory(cache.bytes(1) / sizeof(float));
+  CacheLayer cache{nullptr, type, width, 0};
+  cache.chunk_stride = cache.bytes(1);
+  std::vector<float> cache_memory(cache.chunk_stride * ((blocks - 1) / kChunkBlocks + 1) / sizeof(float));
   cache.data = (std::uint8_t*)cache_memory.data();
   std::vector<std::int32_t> table(blocks), positions{keys - 1};
   for (int block = 0; block < blocks; ++block) table[block] = blocks - 1 - block;

@@ -40,10 +40,9 @@ def real_metadata(real_model: Callable[[str], Path]) -> Callable[[str], dict[str
 
 def read_gguf_metadata(path: Path) -> dict[str, Any]:
     """All keys of a GGUF file, as Tokenizer.from_gguf takes them."""
-    from octavo.weights.gguf import StringArray, read_gguf
+    from octavo.weights.gguf import read_gguf
 
-    metadata = read_gguf(path).metadata
-    return {key: list(value) if isinstance(value, StringArray) else value for key, value in metadata.items()}
+    return dict(read_gguf(path).metadata)
 
 
 @pytest.fixture

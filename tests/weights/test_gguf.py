@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from octavo.errors import FormatError, UnsupportedError
+from octavo.text.string_table import StringTable
 from octavo.weights import gguf
-from octavo.weights.gguf import StringArray, read_gguf
+from octavo.weights.gguf import read_gguf
 from octavo.weights.gguf_writer import write_gguf
 from octavo.weights.tensor import Tensor, TensorType
 
@@ -115,7 +116,7 @@ def test_string_arrays_are_sequences(tmp_path: Path) -> None:
     strings = ["zero", "", "zwei", "trois"]
     write_gguf(path, {"s": strings}, [])
     found = read_gguf(path).metadata["s"]
-    assert isinstance(found, StringArray)
+    assert isinstance(found, StringTable)
     assert len(found) == 4 and [found[index] for index in range(-4, 4)] == strings * 2
     assert found[1:3] == strings[1:3] and list(found) == strings and found.index("zwei") == 2
     with pytest.raises(IndexError):
@@ -229,7 +230,7 @@ def test_bad_strings_of_arrays_are_found_when_read(tmp_path: Path) -> None:
     strings = text(b"good") + text(b"\xff\xff") + text(b"good")
     path.write_bytes(head(entries=1) + text(b"k") + ARRAY + STRING + u64(3) + strings + bytes(64))
     found = read_gguf(path).metadata["k"]
-    assert isinstance(found, StringArray) and found[0] == found[2] == "good"
+    assert isinstance(found, StringTable) and found[0] == found[2] == "good"
     with pytest.raises(FormatError, match="k: a string is not UTF-8"):
         found[1]
     with pytest.raises(FormatError, match="k: a string is not UTF-8"):

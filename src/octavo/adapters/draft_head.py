@@ -19,7 +19,6 @@ H: hidden size of the model, F: inner size, D: tokens that the head can say, V: 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +148,8 @@ def _read_config(path: Path) -> DraftHeadConfig:
 def fingerprint(checkpoint: Checkpoint, vocabulary: Sequence[str]) -> str:
     """What tells a model from others, as 32 hexadecimal digits: its vocabulary, the sizes of its weights and
     its final norm.  Models that differ in quantization alone have one, and can share a head."""
+    import hashlib  # only where it is used: it brings all of OpenSSL
+
     digest = hashlib.sha256("\0".join(vocabulary).encode("utf-8", "surrogatepass"))
     for name in sorted(checkpoint.tensors):
         digest.update(f"\n{name} {checkpoint.tensors[name].shape}".encode())

@@ -120,9 +120,9 @@ def _safetensors(checkpoint: Checkpoint, tensors: list[Tensor]) -> bytes:
 
 def _plain(metadata: Mapping[str, object]) -> dict[str, object]:
     """Arrays of text as lists, as the writer takes them."""
-    from octavo.weights.gguf import StringArray
+    from octavo.text.string_table import StringTable
 
-    return {key: list(value) if isinstance(value, StringArray) else value for key, value in metadata.items()}
+    return {key: list(value) if isinstance(value, StringTable) else value for key, value in metadata.items()}
 
 
 def merge(checkpoint: Checkpoint, adapter: Adapter, out: Path, kind: TensorType) -> Path:

@@ -10,7 +10,7 @@ T: tokens of a text, V: vocabulary, H: hidden size, R: sequences that get a toke
 from __future__ import annotations
 
 import math
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -102,7 +102,7 @@ class Engine:
             ids=ids,
             prompt_length=len(prompt),
             options=options,
-            seed=secrets.randbits(64) if options.seed is None else options.seed,
+            seed=int.from_bytes(os.urandom(8), "little") if options.seed is None else options.seed,
             end_ids=frozenset(end_ids),
             submitted=submitted,
             length=len(prompt),

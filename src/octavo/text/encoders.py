@@ -9,6 +9,7 @@ from typing import Protocol
 from octavo.errors import FormatError
 from octavo.text.merging import WordCache, merge
 from octavo.text.pretokenizers import PreTokenizer
+from octavo.text.string_table import StringTable
 from octavo.text.vocabulary import SPACE_MARK, byte_alphabet
 
 _CHUNK = 16_384
@@ -28,14 +29,14 @@ class Encoder(Protocol):
 class ByteLevelEncoder:
     """Byte-level BPE (Radford et al., 2019): cut, spell the bytes, merge within each cut."""
 
-    def __init__(self, ids: Mapping[str, int], merges: Sequence[str], cuts: PreTokenizer) -> None:
-        self._ids = ids
-        self._ranks = dict(zip(merges, range(len(merges)), strict=True))
+    def __init__(self, tokens: StringTable, merges: StringTable, cuts: PreTokenizer) -> None:
+        self._tokens = tokens
+        self._merges = merges
         self._cuts = cuts
         self._cutter = cuts.build()
         # SmolLM2 has no token for some bytes that UTF-8 seldom uses; its own tokenizer drops them, so do we.
         self._missing = {
-            ord(character): None for character in byte_alphabet().values() if character not in ids
+            ord(character): None for character in byte_alphabet().values() if tokens.find(character) is None
         }
         self._words = WordCache(self._encode_word)
 
@@ -54,15 +55,18 @@ class ByteLevelEncoder:
         return ids
 
     def _rank(self, left: str, right: str) -> int | None:
-        return self._ranks.get(f"{left} {right}")
+        return self._merges.find(f"{left} {right}")
 
     def _encode_word(self, word: str) -> list[int]:
-        if self._cuts.ignore_merges and (whole := self._ids.get(word)) is not None:
+        if self._cuts.ignore_merges and (whole := self._tokens.find(word)) is not None:
             return [whole]
-        try:
-            return [self._ids[symbol] for symbol in merge(word.translate(self._missing), self._rank)]
-        except KeyError as error:
-            raise FormatError(f"tokenizer.ggml.merges makes {error}, not in tokenizer.ggml.tokens") from None
+        return [self._id_of(symbol) for symbol in merge(word.translate(self._missing), self._rank)]
+
+    def _id_of(self, symbol: str) -> int:
+        id = self._tokens.find(symbol)
+        if id is None:
+            raise FormatError(f"tokenizer.ggml.merges makes {symbol!r}, not in tokenizer.ggml.tokens")
+        return id
 
 
 def _chunks(text: str) -> Iterator[str]:
@@ -77,13 +81,13 @@ def _chunks(text: str) -> Iterator[str]:
 class SentencePieceEncoder:
     """SentencePiece's BPE: merge neighbours whose union is the best-scored token; bytes for what is left.
 
-    ids: text -> id, spaces written as U+2581.  ranks: by id, 0 for the best score, equal where scores are.
+    tokens: by id, spaces written as U+2581.  ranks: by id, 0 for the best score, equal where scores are.
     unmergeable: tokens that text never becomes (control, byte, ...).  byte_ids: the 256 byte tokens, or none.
     """
 
     def __init__(
         self,
-        ids: Mapping[str, int],
+        tokens: StringTable,
         ranks: Sequence[int],
         *,
         unmergeable: frozenset[int],
@@ -91,13 +95,13 @@ class SentencePieceEncoder:
         unknown_id: int | None,
         space_prefix: bool,
     ) -> None:
-        self._ids = ids
+        self._tokens = tokens
         self._ranks = ranks
         self._unmergeable = unmergeable
         self._byte_ids = byte_ids
         self._unknown_id = unknown_id
         self._space_prefix = space_prefix
-        self._boundary = _word_boundary(ids)
+        self._boundary = _word_boundary(tokens)
         self._words = WordCache(self._encode_word)
 
     def escape(self, text: str) -> str:
@@ -110,14 +114,14 @@ class SentencePieceEncoder:
         return ids
 
     def _rank(self, left: str, right: str) -> int | None:
-        id = self._ids.get(left + right)
+        id = self._tokens.find(left + right)
         return None if id is None or id in self._unmergeable else self._ranks[id]
 
     def _encode_word(self, word: str) -> list[int]:
         ids: list[int] = []
         unknown_before = False
         for symbol in merge(word, self._rank):
-            id = self._ids.get(symbol)
+            id = self._tokens.find(symbol)
             if id is not None and id not in self._unmergeable:
                 ids.append(id)
                 unknown_before = False
@@ -129,15 +133,13 @@ class SentencePieceEncoder:
         return ids
 
 
-def _word_boundary(ids: Mapping[str, int]) -> re.Pattern[str]:
+def _word_boundary(tokens: StringTable) -> re.Pattern[str]:
     """Where text may be cut without changing the result.
 
     Before a space mark, after a character that no token has before one.  (Gemma has one token with ">" there;
     SentencePiece makes none by default.)
     """
-    separator = "\ud800"  # a lone surrogate is in no token
-    joined = separator.join(ids)
-    before = set(re.findall(f"([^{separator}{SPACE_MARK}]){SPACE_MARK}", joined))
+    before = tokens.characters_before(SPACE_MARK) - {SPACE_MARK}
     kept = "".join(map(re.escape, sorted(before)))
     return re.compile(f"(?<=[^{SPACE_MARK}{kept}])(?={SPACE_MARK})")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -17,6 +18,7 @@ from octavo.text.encoders import (
     WordPieceEncoder,
 )
 from octavo.text.pretokenizers import PreTokenizer, pretokenizer
+from octavo.text.string_table import StringTable
 from octavo.text.vocabulary import SPACE_MARK, Spelling, Vocabulary, find_end_ids
 
 _MODELS = ("gpt2", "llama", "bert")
@@ -125,7 +127,7 @@ class _Reader:
         )
 
     def _byte_level(self) -> Encoder:
-        return ByteLevelEncoder(_index(self.tokens), self._texts("merges"), self._pretokenizer())
+        return ByteLevelEncoder(self.tokens, self._texts("merges"), self._pretokenizer())
 
     def _pretokenizer(self) -> PreTokenizer:
         return pretokenizer(self._text("pre", "default"))
@@ -136,12 +138,10 @@ class _Reader:
             raise FormatError(f"tokenizer.ggml.scores must be {len(self.tokens)} floats")
         if not np.isfinite(scores).all():
             raise FormatError("tokenizer.ggml.scores holds values that are not finite")
-        ids = _index(self.tokens)
-        for text in [text for text in self.tokens if " " in text]:
-            ids[text.replace(" ", SPACE_MARK)] = ids.pop(text)
+        spelled = self.tokens.replaced(" ", SPACE_MARK) if self.tokens.holding(" ") else self.tokens
         return SentencePieceEncoder(
-            ids,
-            np.unique(-scores, return_inverse=True)[1].tolist(),
+            spelled,
+            array("i", np.unique(-scores, return_inverse=True)[1].astype(np.int32).tobytes()),
             unmergeable=self._ids_of(TokenType.CONTROL, TokenType.UNKNOWN, TokenType.BYTE, TokenType.UNUSED),
             byte_ids=self._byte_ids(),
             unknown_id=self._id("unknown"),
@@ -149,7 +149,7 @@ class _Reader:
         )
 
     def _wordpiece(self) -> Encoder:
-        ids = _index(self._wordpiece_tokens())
+        ids = dict(zip(self._wordpiece_tokens(), range(len(self.tokens)), strict=True))
         unknown = self._id("unknown")
         if unknown is None:
             raise FormatError("a WordPiece GGUF needs tokenizer.ggml.unknown_token_id")
@@ -194,14 +194,17 @@ class _Reader:
             raise FormatError(f"tokenizer.ggml.token_type must be {len(self.tokens)} integers")
         return types
 
-    def _texts(self, name: str) -> list[str]:
-        values = self._metadata.get(f"tokenizer.ggml.{name}")
-        try:
-            "".join(cast("list[str]", values))  # the quickest way to look at 262,144 types
-        except TypeError:
-            values = None
-        if not isinstance(values, list):
-            raise FormatError(f"the GGUF field tokenizer.ggml.{name} must be an array of strings")
+    def _texts(self, name: str) -> StringTable:
+        key = f"tokenizer.ggml.{name}"
+        values = self._metadata.get(key)
+        if isinstance(values, list):
+            try:
+                return StringTable.of(key, values)
+            except TypeError:
+                values = None
+        if not isinstance(values, StringTable):
+            raise FormatError(f"the GGUF field {key} must be an array of strings")
+        values.check()
         return values
 
     def _text(self, name: str, default: str | None) -> str:
@@ -226,7 +229,3 @@ class _Reader:
         if not isinstance(value, (int, np.integer)) or not 0 <= int(value) < len(self.tokens):
             raise FormatError(f"the GGUF field {key} is {value!r:.80}, outside 0 to {len(self.tokens) - 1}")
         return int(value)
-
-
-def _index(tokens: Sequence[str]) -> dict[str, int]:
-    return dict(zip(tokens, range(len(tokens)), strict=True))

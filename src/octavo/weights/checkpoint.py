@@ -18,7 +18,7 @@ import numpy as np
 from octavo.errors import FormatError, ModelNotFoundError, UnsupportedError
 from octavo.model_config import ModelConfig
 from octavo.weights.architectures import check_tensors, runtime_name
-from octavo.weights.gguf import StringArray, read_gguf
+from octavo.weights.gguf import read_gguf
 from octavo.weights.gguf_config import CONSUMED, gguf_config, gguf_name
 from octavo.weights.huggingface_config import huggingface_config
 from octavo.weights.safetensors import INDEX_NAME, SINGLE_NAME, read_sharded
@@ -66,12 +66,7 @@ class Checkpoint:
         from octavo.text.tokenizer import Tokenizer
 
         if not self.path.is_dir():
-            return Tokenizer.from_gguf(
-                {
-                    key: list(value) if isinstance(value, StringArray) else value
-                    for key, value in self.metadata.items()
-                }
-            )
+            return Tokenizer.from_gguf(self.metadata)
         tokenizer_json = self.path / "tokenizer.json"
         if not tokenizer_json.exists():
             raise FormatError(

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, overload
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.errors import FormatError, UnsupportedError
+from octavo.text.string_table import StringTable
 from octavo.weights.tensor import Tensor, TensorType, supported_types, type_name
 from octavo.weights.untrusted import map_file
 
@@ -53,60 +54,11 @@ _read_u64 = struct.Struct("<Q").unpack_from
 _read_u32 = struct.Struct("<I").unpack_from
 
 
-class StringArray(Sequence[str]):
-    """The strings of a GGUF array, still in the file.
-
-    Raises FormatError that names the array for a string that is not UTF-8.
-    """
-
-    def __init__(self, field: str, buffer: bytes, ends: list[int]) -> None:
-        """buffer: the strings as in the file, each after its 8-byte length; ends: where each one ends."""
-        self._field = field
-        self._buffer = buffer
-        self._ends = ends
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = range(len(self._ends))[index]
-        start = (self._ends[position - 1] if position else 0) + 8
-        return self._decode(start, self._ends[position])
-
-    def __iter__(self) -> Iterator[str]:
-        buffer, start = self._buffer, 8
-        strings = []
-        try:
-            for end in self._ends:
-                strings.append(buffer[start:end].decode())
-                start = end + 8
-        except UnicodeDecodeError:
-            self._decode(start, self._ends[len(strings)])
-        return iter(strings)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    def _decode(self, start: int, end: int) -> str:
-        try:
-            return self._buffer[start:end].decode()
-        except UnicodeDecodeError as error:
-            raise FormatError(
-                f"{self._field}: a string is not UTF-8: {self._buffer[start:end][:40]!r}"
-            ) from error
-
-
 @dataclass(frozen=True)
 class GgufFile:
     """A GGUF file that was read: metadata values by key and tensors by name, both in file order.
 
-    metadata: int, float, bool, str, numpy array (numbers), list of bool, or StringArray.
+    metadata: int, float, bool, str, numpy array (numbers), list of bool, or StringTable.
     """
 
     path: Path
@@ -247,24 +199,20 @@ class _Reader:
             self.fail(key, "has a truth value that is neither 0 nor 1, or too many of them")
         return [bool(value) for value in values]
 
-    def string_array(self, key: str, length: int) -> StringArray:
+    def string_array(self, key: str, length: int) -> StringTable:
         self.array_strings += length
         left = self.size - self.position
         if self.array_strings > MAX_ARRAY_STRINGS or length * 8 > left:
             self.fail(f"{key} array length", f"{length} strings; {left} bytes are left")
-        # The one hot loop: half a million strings in a large vocabulary.  Past the end, unpack_from raises.
-        first = self.position
-        view, end, ends = self.bytes, first, []
+        strings = StringTable(key)
         try:
-            for _ in range(length):
-                end += 8 + _read_u64(view, end)[0]
-                ends.append(end - first)
-        except (struct.error, OverflowError):
-            end = self.size + 1
-        if end > self.size:
-            self.fail(f"{key}[{max(0, len(ends) - 1)}]", "a string reaches beyond the end of the file")
-        self.position = end
-        return StringArray(key, bytes(view[first:end]), ends)
+            taken = strings.read(self.mapped[self.position :], length)
+        except ValueError as error:
+            self.fail(key, f"is too long: {error}")
+        if len(strings) < length:
+            self.fail(f"{key}[{len(strings)}]", "a string reaches beyond the end of the file")
+        self.take(taken, key)
+        return strings
 
     def alignment(self, metadata: Mapping[str, object]) -> int:
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)

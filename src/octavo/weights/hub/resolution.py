@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import re
 import shutil
 from dataclasses import dataclass
@@ -107,6 +106,8 @@ def _parse_repository(model: str) -> _Request:
     segments = match[2].split("/") if match and match[2] else []
     if match is None or ".." in model or not all(_FILE_SEGMENT.fullmatch(segment) for segment in segments):
         raise ModelNotFoundError(f"{model[:200]!r} is not of the form hf:owner/repo or hf:owner/repo/file")
+    import hashlib
+
     # The digest keeps apart what the replaced slashes would not.
     digest = hashlib.sha256(model.encode()).hexdigest()[:8]
     readable = model.replace(":", "--").replace("/", "--")
@@ -185,6 +186,8 @@ def _tidy(folder: Path, entry: str) -> None:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file; of a folder, of model.safetensors or of all its shards in order."""
+    import hashlib
+
     files = [path]
     if path.is_dir():
         single = path / "model.safetensors"
