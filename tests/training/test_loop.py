@@ -157,6 +157,15 @@ def test_bfloat16_learns_as_well(tmp_path: Path) -> None:
     assert found["bfloat16"] == pytest.approx(found["float32"], abs=0.1)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_muon_takes_the_run_s_precision_and_none_of_its_own(tmp_path: Path, precision: str) -> None:
+    """It once timed products of its own, and one run in ten came out otherwise."""
+    config = complete(configuration(tmp_path, precision, optimizer="muon", precision=precision))
+    trainer = Trainer(config, LanguageModelling(config))
+    chosen = {group["dtype"] for group in trainer.optimizer.param_groups if group["rule"] == "muon"}
+    assert chosen == {precision}
+
+
 @pytest.mark.parametrize(
     ("slowness", "chosen", "most_rows"),
     [(0.5, "bfloat16", 2048), (0.9, "float32", 2048), (100, "float32", 32)],

@@ -135,6 +135,10 @@ class Trainer:
 
     def _build(self) -> None:
         config = self.config
+        options = config.optimizer_options()
+        if config.optimizer == "muon":
+            # The run's own, which a checkpoint records: chosen anew, two runs of one seed could differ.
+            options = {"dtype": self.state.precision, **options}
         if self.world.size > 1:
             distributed.check_shares(self.task.batches, self.world)
             distributed.shard(self.task.model, self.world, self.task.forward_methods)
@@ -144,7 +148,7 @@ class Trainer:
             self.task.model,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
-            **config.optimizer_options(),
+            **options,
         )
         self.schedule = build_schedule(
             config.schedule, warmup=config.warmup, decay=config.decay, final=config.final

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from octavo.training.optimizers.adam import adam_update, fused_adamw
 from octavo.training.optimizers.update_rule import zeros
-from octavo.training.precision import DTYPES, choose_precision
+from octavo.training.precision import DTYPES
 
 # a x + b x^3 + c x^5, applied to every singular value: five rounds bring all from about 0.02 to 1 to within
 # about 0.7 to 1.2 (Jordan et al., "Newton-Schulz iteration").
@@ -57,9 +57,8 @@ class Muon(torch.optim.Optimizer):
     """Muon for `matrices` and AdamW for `others`, in one optimizer with ordinary groups and state.
 
     learning_rate: of both, unless other_learning_rate is given.  momentum, nesterov, steps, matching, dtype
-    ("float32" or "bfloat16", of the iteration; "auto" for the faster one on this processor) are Muon's;
-    betas and epsilon AdamW's.  Weight decay is decoupled in both and left out for others of fewer than two
-    dimensions (norms, biases).
+    ("float32" or "bfloat16", of the iteration) are Muon's; betas and epsilon AdamW's.
+    Weight decay is decoupled in both and left out for others of fewer than two dimensions (norms, biases).
     Raises ValueError for a matrix that has not two dimensions.
     """
 
@@ -75,20 +74,18 @@ class Muon(torch.optim.Optimizer):
         nesterov: bool = True,
         steps: int = 5,
         matching: Literal["adam", "spectral"] = "adam",
-        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        dtype: str = "float32",
         betas: tuple[float, float] = (0.9, 0.95),
         epsilon: float = 1e-8,
         fused: bool = True,
     ) -> None:
-        if dtype != "auto" and dtype not in DTYPES:
-            raise ValueError(f"dtype is {dtype!r}; Muon's iteration runs in {' or '.join(DTYPES)}, or auto")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; Muon's iteration runs in {' or '.join(DTYPES)}")
         if matching not in ("adam", "spectral"):
             raise ValueError(f"matching is {matching!r}; it is 'adam' or 'spectral'")
         matrices = list(matrices)
-        width = max((min(matrix.shape) for matrix in matrices), default=1)
         muon = {"rule": "muon", "lr": learning_rate, "weight_decay": weight_decay, "momentum": momentum}
-        muon |= {"nesterov": nesterov, "steps": steps, "matching": matching}
-        muon["dtype"] = choose_precision(dtype, width)
+        muon |= {"nesterov": nesterov, "steps": steps, "matching": matching, "dtype": dtype}
         rate = learning_rate if other_learning_rate is None else other_learning_rate
         adam = {"rule": "adamw", "lr": rate, "betas": list(betas), "eps": epsilon, "fused": fused}
         rest = list(others)
