@@ -34,7 +34,7 @@ std::uint64_t hash(std::string_view text) {
     text.remove_prefix(8);
   }
   std::uint64_t rest = 0;
-  std::memcpy(&rest, text.data(), text.size());
+  if (!text.empty()) std::memcpy(&rest, text.data(), text.size());
   return folded_product(folded_product(sum ^ rest, keys.multiplier), keys.multiplier);
 }
 
