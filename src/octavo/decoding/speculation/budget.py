@@ -8,8 +8,8 @@ accounts of all its texts can pay for a failure: no text pays for another's draf
 from __future__ import annotations
 
 FIRST_STEPS = 0.25  # on a new account
-_MOST_EARNED, _SHARE_OF_FAILURES = 4.0, 0.004
-_MOST_LOOKING, _SHARE_OF_LOOKING = 0.2, 0.004
+_MOST_EARNED, _SHARE_OF_FAILURES = 4.0, 0.003
+_MOST_LOOKING, _SHARE_OF_LOOKING = 0.2, 0.003
 _FIRST_GAIN, _NEXT_GAIN, _GAIN_WEIGHT = 1.2, 1.04, 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 64, 2048
 _SHARE_OF_READING = 0.005

@@ -32,8 +32,8 @@ _SPLITS = [
 ]
 _REPETITIONS = 3
 _BUDGET_SECONDS = 1.0
-_PLAIN_WEIGHT, _DRAFTED_WEIGHT = 0.15, 0.4
-_DOUBT = 0.005  # of what a size costs beyond one token, at each time that it is too dear
+_PLAIN_WEIGHT, _DRAFTED_WEIGHT = 0.1, 0.4
+_DOUBT = 0.01  # of what a size costs beyond one token, at each time that it is too dear
 
 
 class StepCosts:
@@ -77,51 +77,43 @@ class StepCosts:
 
     def observe(self, tokens: int, seconds: float, *, plain: bool) -> None:
         """A step took so long.  A plain one tells how fast the machine is now, at this depth, for all sizes
-        alike; one with drafts tells of its own size."""
+        alike; one of several tokens tells of its own size too."""
         if not 1 <= tokens <= SIZES[-1] or seconds <= 0:
             return
         above = bisect_left(SIZES, tokens)
         sizes = [above] if SIZES[above] == tokens else [above - 1, above]
-        if plain:
-            if any(self._trust[size] < 1 for size in sizes):
-                self._believe(sizes)
-            self._plain_steps += 1
-            # What was kept is of another day: the first steps count most.
-            self._level *= self._ratio(seconds, self.of(tokens)) ** max(_PLAIN_WEIGHT, 1 / self._plain_steps)
-            return
         believed = self.of(tokens)
-        if seconds >= believed:  # it is as dear as was remembered before it was doubted
-            believed = max(believed, self._level * self._between(self._remembered, tokens))
-        else:
+        if seconds < believed:
             for size in sizes:
                 self._remembered[size] = self._believed[size]
-        change = self._ratio(seconds, believed) ** _DRAFTED_WEIGHT
+        else:  # it is as dear as was remembered before it was doubted
+            believed = max(believed, self._level * self._between(self._remembered, tokens))
+        # A pause of the process is no property of the step.
+        change = min(max(seconds / believed, 0.25), 1.5)
+        if plain:
+            self._plain_steps += 1
+            # What was kept is of another day: the first steps count most.
+            self._level *= change ** max(_PLAIN_WEIGHT, 1 / self._plain_steps)
+        if tokens == 1:
+            return
         for size in sizes:
-            self._remembered[size] *= change
+            self._remembered[size] *= change ** (_PLAIN_WEIGHT if plain else _DRAFTED_WEIGHT)
             self._was_seen[size] = True
+            self._trust[size] = 1.0
         smallest = self._remembered[sizes[0]]
         self._remembered[: sizes[0]] = [min(value, smallest) for value in self._remembered[: sizes[0]]]
-        self._believe(sizes)
+        self._settle()
 
-    @staticmethod
-    def _ratio(seconds: float, believed: float) -> float:
-        return min(max(seconds / believed, 0.25), 4.0)  # a pause of the process is no property of the step
-
-    def doubt(self, plain: int, most: int) -> None:
-        """Drafts that would have made a step of `plain` tokens one of up to `most` were too dear."""
+    def doubt(self, taken: int, most: int) -> None:
+        """A step took `taken` tokens, since more, up to `most`, seemed too dear."""
         for index, (below, size) in enumerate(pairwise(SIZES), 1):
-            if plain < size and below < most:
+            if taken < size and below < most:
                 self._trust[index] *= 1 - _DOUBT
         self._settle()
 
     def without_doubt(self) -> StepCosts:
         """As they were seen last."""
         return StepCosts([self._level * value for value in self._remembered])
-
-    def _believe(self, sizes: list[int]) -> None:
-        for size in sizes:
-            self._trust[size] = 1.0
-        self._settle()
 
     def _settle(self) -> None:
         first, values = self._remembered[0], list[float]()

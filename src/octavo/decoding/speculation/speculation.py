@@ -118,8 +118,9 @@ class Speculation:
             return self._proposed
         may_lose = self._may_lose(sequences)
         kept = choose(drafts, len(sequences), self.costs, self._least_gain, may_lose)
-        if not any(kept) and FIRST_STEPS <= may_lose < math.inf:  # it was the price, and a try can be paid
-            self.costs.doubt(len(sequences), len(sequences) + max(map(len, drafts)))
+        taken, most = (len(sequences) + sum(map(len, nodes)) for nodes in (kept, drafts))
+        if taken < most and FIRST_STEPS <= may_lose:  # it was the price, and a try can be paid
+            self.costs.doubt(taken, most)
         if self.rule != "equality":
             # To leave out a token for being unlikely, after it was drawn, would make it rarer in the text.
             kept = [_with_drawn(draft, nodes) for draft, nodes in zip(drafts, kept, strict=True)]
