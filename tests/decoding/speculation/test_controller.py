@@ -104,8 +104,8 @@ def test_what_drafts_lose_is_bounded_whatever_is_believed_of_them() -> None:
     believed, true = StepCosts.linear(1.0, 0.05), StepCosts.linear(1.0, 0.8)
     earned, seconds, tries = 0.0, 0.0, 0
     for tokens in range(1000):
-        spare = max(spare_steps(earned, tokens), 0.0)
-        nodes = choose([chain(*(0.9,) * 16)], 1, believed, 1.03, spare)[0]
+        spare = spare_steps(earned, tokens)
+        nodes = choose([chain(*(0.9,) * 16)], 1, believed, 1.03, [spare])[0]
         seconds += true.of(1 + len(nodes))
         if nodes:
             tries += 1
@@ -114,13 +114,22 @@ def test_what_drafts_lose_is_bounded_whatever_is_believed_of_them() -> None:
     assert seconds < 1000 * 1.005 + 16 * 0.8  # a two-hundredth, and the last try
 
 
+def test_no_text_pays_for_another_ones_drafts() -> None:
+    costs, poor, sure = StepCosts.linear(1.0, 0.3), [0.25, 0.25], chain(*(0.95,) * 8)
+    assert choose([sure, Draft()], 2, costs, 1.03, poor) == [[0], []]
+    assert choose([sure, Draft()], 2, costs, 1.03, [0.25, -0.01]) == [[], []]
+    kept = choose([sure, sure], 2, costs, 1.03, poor)  # each promises to pay for itself
+    assert [len(nodes) for nodes in kept] == [2, 1]
+    assert len(choose([sure, Draft()], 2, costs, 1.03, [4.0, 4.0])[0]) == 8
+
+
 def test_drafts_that_are_right_pay_for_longer_ones() -> None:
     costs, earned, lengths = StepCosts.linear(1.0, 0.15), 0.0, []
     for _ in range(8):
-        nodes = choose([chain(*(0.97,) * 16)], 1, costs, 1.03, spare_steps(earned, sum(lengths)))[0]
+        nodes = choose([chain(*(0.97,) * 16)], 1, costs, 1.03, [spare_steps(earned, sum(lengths))])[0]
         lengths.append(len(nodes))
         earned = earn(earned, 1 + len(nodes), costs.of(1 + len(nodes)))
-    assert lengths[0] < 4
+    assert lengths[0] < 6
     assert lengths[-1] >= 15
 
 
@@ -159,8 +168,8 @@ def seconds_until_right(true: StepCosts, believed: StepCosts, chance: float, ste
     last hundred steps had drafts."""
     generator, earned, seconds, tokens, late = random.Random(0), 0.0, 0.0, 0, 0
     for step in range(steps):
-        spare = max(spare_steps(earned, tokens), 0.0)
-        nodes = choose([chain(chance, chance)], 1, believed, 1.03, spare)[0]
+        spare = spare_steps(earned, tokens)
+        nodes = choose([chain(chance, chance)], 1, believed, 1.03, [spare])[0]
         right = 0
         while right < len(nodes) and generator.random() < chance:
             right += 1

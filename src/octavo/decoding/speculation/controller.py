@@ -21,6 +21,7 @@ LEAST_GAIN = 1.03  # expected, below which a step is plain: estimates and clocks
 
 _PRIOR_WEIGHT = 3.0
 _DOUBT = 0.005
+_TRUSTED = 0.5  # of what a draft promises, in steps too
 _AHEAD = 4  # tokens: a tile of the kernels, whose first is dear (costs.py)
 # For suffix drafts by the bit length of the match; for a draft model its own word is taken (see `chance`).
 _SUFFIX_PRIORS = (0.05, 0.15, 0.3, 0.45, 0.65, 0.8)
@@ -66,24 +67,32 @@ def choose(
     sequences: int,
     costs: StepCosts,
     least_gain: float,
-    may_lose: float = math.inf,
+    spare: Sequence[float] = (),
 ) -> list[list[int]]:
     """Which nodes of each draft to verify: the best m of all, by the formula above.
 
-    may_lose: how many plain steps longer the step may take, should none of them come true.
+    spare: how many plain steps longer the step may take for each draft's text, should none come true; of what
+    its draft promises half is trusted, up to half a step.  Empty: any.
     """
     ranked: list[tuple[float, int, int]] = []
     for index, draft in enumerate(drafts):
         ranked += [(-reach, index, node) for node, reach in enumerate(draft.reach())]
     ranked.sort()  # a node never comes before its parent: its reach is no larger, and its index is
-    plain = sequences / costs.of(sequences)
-    best, best_rate, expected = 0, plain * least_gain, float(sequences)
-    for count, (reach, _, _) in enumerate(ranked, 1):
+    plain = costs.of(sequences)
+    best, best_rate, expected = 0, sequences / plain * least_gain, float(sequences)
+    hoped = [0.0] * len(drafts)
+    ceiling = min(spare) + _TRUSTED if spare else math.inf
+    for count, (reach, index, _) in enumerate(ranked, 1):
         expected -= reach
-        if costs.of(sequences + count) > (1 + may_lose) * costs.of(sequences):
+        hoped[index] -= _TRUSTED * reach
+        seconds = costs.of(sequences + count)
+        longer = seconds / plain - 1
+        if longer > ceiling:
             break
-        rate = expected / costs.of(sequences + count)
-        if rate > best_rate:
+        rate = expected / seconds
+        if rate <= best_rate:
+            continue
+        if all(longer <= mine + min(hope, _TRUSTED) for mine, hope in zip(spare, hoped, strict=False)):
             best, best_rate = count, rate
     kept: list[list[int]] = [[] for _ in drafts]
     for _, index, node in ranked[:best]:

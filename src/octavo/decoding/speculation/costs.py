@@ -32,7 +32,7 @@ _SPLITS = [
 ]
 _REPETITIONS = 3
 _BUDGET_SECONDS = 1.0
-_PLAIN_WEIGHT, _DRAFTED_WEIGHT = 0.1, 0.4
+_PLAIN_WEIGHT, _BATCH_WEIGHT, _DRAFTED_WEIGHT = 0.1, 0.05, 0.4
 _DOUBT = 0.01  # of what a size costs beyond one token, at each time that it is too dear
 
 
@@ -97,7 +97,7 @@ class StepCosts:
         if tokens == 1:
             return
         for size in sizes:
-            self._remembered[size] *= change ** (_PLAIN_WEIGHT if plain else _DRAFTED_WEIGHT)
+            self._remembered[size] *= change ** (_BATCH_WEIGHT if plain else _DRAFTED_WEIGHT)
             self._was_seen[size] = True
             self._trust[size] = 1.0
         smallest = self._remembered[sizes[0]]

@@ -6,7 +6,6 @@ and estimates prevent.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -116,10 +115,14 @@ class Speculation:
             return {}
         if self._always or not self._proposed:
             return self._proposed
-        may_lose = self._may_lose(sequences)
-        kept = choose(drafts, len(sequences), self.costs, self._least_gain, may_lose)
+        # A draft model that is on answers for itself (`Trial`).
+        texts = [] if self._modelled else sequences
+        spare = [spare_steps(text.earned_steps, len(text.generated)) for text in texts]
+        kept = choose(drafts, len(sequences), self.costs, self._least_gain, spare)
         taken, most = (len(sequences) + sum(map(len, nodes)) for nodes in (kept, drafts))
-        if taken < most and FIRST_STEPS <= may_lose:  # it was the price, and a try can be paid
+        if taken < most and all(
+            FIRST_STEPS <= steps for steps in spare
+        ):  # it was the price, and a try can be paid
             self.costs.doubt(taken, most)
         if self.rule != "equality":
             # To leave out a token for being unlikely, after it was drawn, would make it rarer in the text.
@@ -185,12 +188,6 @@ class Speculation:
         read = self.model.reading_seconds
         tokens = min(sequence.remaining, self._text_tokens)
         return tokens * (saved - (1 - alone) * read) > behind * read + self.trial.owed_seconds
-
-    def _may_lose(self, sequences: Sequence[TokenSequence]) -> float:
-        """Plain steps; a draft model that is on answers for itself (`Trial`)."""
-        if self._modelled:
-            return math.inf
-        return max(min(spare_steps(one.earned_steps, len(one.generated)) for one in sequences), 0.0)
 
     def _may_look(self) -> bool:
         return self._always or self.looking.is_affordable or (self.model is not None and self.trial.is_on)
