@@ -85,6 +85,9 @@ class FixedCosts(StepCosts):
     def observe(self, tokens: int, seconds: float, *, plain: bool) -> None:
         pass
 
+    def doubt(self, taken: int, most: int) -> None:
+        pass
+
 
 class EagerOutlook(Outlook):
     """The model drafts always, and to the limits."""
