@@ -33,7 +33,7 @@ _SPLITS = [
 _REPETITIONS = 3
 _BUDGET_SECONDS = 1.0
 _PLAIN_WEIGHT, _BATCH_WEIGHT, _DRAFTED_WEIGHT = 0.1, 0.05, 0.4
-_DOUBT = 0.01  # of what a size costs beyond one token, at each time that it is too dear
+_DOUBT = 0.003  # of what a size costs beyond one token, at each time that it is too dear
 
 
 class StepCosts:
