@@ -17,6 +17,7 @@ import json
 import os
 import random
 import re
+import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
@@ -143,8 +144,13 @@ WORKS: dict[str, tuple[Work, ...]] = {
         ("free chat, 4 sequences", free_chat, SAMPLED, 128, 4),
         ("random tokens, 4 sequences", random_tokens, SAMPLED, 128, 4),
         ("code edit", edits, GREEDY, 128, 1),
+        ("code edit, 4 sequences", edits, GREEDY, 128, 4),
     ),
 }
+
+
+# Tokens of a sample at least: a short one would be as long as a hiccup of the machine.
+SAMPLE_TOKENS = {TARGET: 192, SMALL: 1024}
 
 
 class Octavo:
@@ -255,18 +261,20 @@ def peers_of(
 
 
 def contestants(
-    ours: Octavo, peers: Mapping[str, LlamaCpp | LlamaPrograms], prompts: Prompts, work: Work
+    ours: Octavo, peers: Mapping[str, LlamaCpp | LlamaPrograms], prompts: Prompts, work: Work, least: int
 ) -> dict[str, Callable[[], float]]:
-    """Each with the same prompts in the same order, its own place in them."""
+    """Each with the same prompts in the same order; a sample is at least so many tokens."""
     _, _, options, tokens, sequences = work
 
     def of(speed: Callable[[Prompts], float]) -> Callable[[], float]:
         place = [0]
 
         def measure() -> float:
-            chosen = [prompts[(place[0] + n) % len(prompts)] for n in range(sequences)]
-            place[0] += sequences
-            return speed(chosen)
+            speeds = []
+            while len(speeds) * sequences * tokens < least:
+                speeds.append(speed([prompts[(place[0] + n) % len(prompts)] for n in range(sequences)]))
+                place[0] += sequences
+            return statistics.harmonic_mean(speeds)
 
         return measure
 
@@ -303,7 +311,9 @@ def run(options: Options) -> Report:
                 continue
             ours.accepted.clear()
             samples = take_turns(
-                contestants(ours, peers, work[1](ours.model), work), options.rounds, f"{name}, {work[0]}"
+                contestants(ours, peers, work[1](ours.model), work, SAMPLE_TOKENS[name]),
+                options.rounds,
+                f"{name}, {work[0]}",
             )
             report.add(name, work[0], samples)
             plain = samples["octavo, off"]

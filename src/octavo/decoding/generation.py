@@ -81,8 +81,8 @@ class Generation(Iterator[int]):
             timings.time_to_first_token = sequence.first_token - sequence.submitted
         timings.drafted, timings.accepted = sequence.drafted, sequence.accepted
         timings.accepted_by_depth = tuple(right / tried for tried, right in sequence.depths)
-        if sequence.step_seconds > 0 and sequence.drafted:
-            timings.speedup_estimate = sequence.plain_seconds / sequence.step_seconds
+        if timings.generation_seconds > 0 and sequence.drafted:
+            timings.speedup_estimate = 1 + sequence.saved_seconds / timings.generation_seconds
         return timings
 
     def cancel(self) -> None:

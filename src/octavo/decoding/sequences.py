@@ -34,7 +34,8 @@ class TokenSequence:
     submitted, started, first_token, last_token: times in seconds; 0 before.
     drafted, accepted: tokens that were guessed and verified, and those of them that were right.
     depths: for each depth of a draft, how often all before it were right, and how often it was too.
-    plain_seconds, step_seconds: what its tokens would have taken one by one, and what they took.
+    saved_seconds: by drafts, measured by what steps without them take.
+    earned_steps: what drafts have gained it, in plain steps (speculation/budget.py).
     """
 
     ids: NDArray[np.int32]
@@ -62,8 +63,8 @@ class TokenSequence:
     drafted: int = 0
     accepted: int = 0
     depths: list[list[int]] = field(default_factory=list)
-    plain_seconds: float = 0.0
-    step_seconds: float = 0.0
+    saved_seconds: float = 0.0
+    earned_steps: float = 0.0
 
     @property
     def ended(self) -> bool:

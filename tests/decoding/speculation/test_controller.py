@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
 from octavo.decoding.speculation import costs as step_costs
+from octavo.decoding.speculation.budget import FIRST_STEPS, Looking, Trial, earn, spare_steps
 from octavo.decoding.speculation.controller import (
-    Budget,
     Estimates,
-    Trial,
+    Outlook,
     best_length,
     choose,
     learn_from,
@@ -55,6 +56,7 @@ def test_the_formula_of_the_paper_where_a_step_is_a_step() -> None:
     flat = StepCosts.linear(1.0, 1e-9)
     assert speedup(0.8, 4, flat) == pytest.approx((1 - 0.8**5) / (1 - 0.8), rel=1e-6)
     assert speedup(0.8, 4, flat, 0.1) == pytest.approx((1 - 0.8**5) / (1 - 0.8) / 1.4, rel=1e-6)
+    assert Outlook(1, flat, 0.1, 0.8, 1.0).gain == pytest.approx(speedup(0.8, 4, flat, 0.1))
     assert promise(chain(0.8, 0.8, 0.8, 0.8), flat) == pytest.approx(speedup(0.8, 4, flat))
 
 
@@ -74,53 +76,70 @@ def test_a_source_that_loses_is_off_most_of_the_time() -> None:
     for _ in range(5000):
         if trial.is_on:
             tried += 1
-            trial.observe(0.6)
+            trial.observe(0.6, 1.0)
         else:
-            trial.pass_by(1)
+            trial.pass_by(1, 1.0)
     assert tried < 40
     while not trial.is_on:
-        trial.pass_by(1)
+        trial.pass_by(1, 1.0)
     for _ in range(50):
-        trial.observe(1.6)
+        trial.observe(1.6, 1.0)
     assert trial.is_on
     assert trial.gain > 1.5
+
+
+def test_reading_is_owed_until_drafts_have_brought_it_in() -> None:
+    trial = Trial()
+    trial.observe(1.5, 1.0, reading_seconds=3.0)
+    assert trial.owed_seconds == pytest.approx(2.5)
+    trial.pass_by(1, 100.0)
+    assert trial.owed_seconds == pytest.approx(2.0)
+    for _ in range(10):
+        trial.observe(1.5, 1.0)
+    assert trial.owed_seconds == 0.0
 
 
 def test_what_drafts_lose_is_bounded_whatever_is_believed_of_them() -> None:
     """Estimates that never learn, costs that are wrong, drafts that are never right."""
     believed, true = StepCosts.linear(1.0, 0.05), StepCosts.linear(1.0, 0.8)
-    budget, seconds, tries = Budget(), 0.0, 0
-    for _ in range(1000):
-        nodes = choose([chain(*(0.9,) * 16)], 1, believed, 1.03, budget.steps)[0] if budget.may_look else []
-        taken = true.of(1 + len(nodes))
-        seconds += taken
+    earned, seconds, tries = 0.0, 0.0, 0
+    for tokens in range(1000):
+        spare = spare_steps(earned, tokens)
+        nodes = choose([chain(*(0.9,) * 16)], 1, believed, 1.03, [spare])[0]
+        seconds += true.of(1 + len(nodes))
         if nodes:
             tries += 1
-            budget.add_drafted(1, taken)
-        else:
-            budget.add_plain(0.002)
+            earned = earn(earned, 1, true.of(1 + len(nodes)))
     assert tries > 0
-    assert seconds < 1000 * 1.01 + 16 * 0.8  # a hundredth, and the last try
+    assert seconds < 1000 * 1.005 + 16 * 0.8  # a two-hundredth, and the last try
+
+
+def test_no_text_pays_for_another_ones_drafts() -> None:
+    costs, poor, sure = StepCosts.linear(1.0, 0.3), [0.25, 0.25], chain(*(0.95,) * 8)
+    assert choose([sure, Draft()], 2, costs, 1.03, poor) == [[0], []]
+    assert choose([sure, Draft()], 2, costs, 1.03, [0.25, -0.01]) == [[], []]
+    kept = choose([sure, sure], 2, costs, 1.03, poor)  # each promises to pay for itself
+    assert [len(nodes) for nodes in kept] == [2, 1]
+    assert len(choose([sure, Draft()], 2, costs, 1.03, [4.0, 4.0])[0]) > 5
 
 
 def test_drafts_that_are_right_pay_for_longer_ones() -> None:
-    costs, budget = StepCosts.linear(1.0, 0.15), Budget()
-    lengths = []
+    costs, earned, lengths = StepCosts.linear(1.0, 0.15), 0.0, []
     for _ in range(8):
-        nodes = choose([chain(*(0.97,) * 16)], 1, costs, 1.03, budget.steps)[0]
+        nodes = choose([chain(*(0.97,) * 16)], 1, costs, 1.03, [spare_steps(earned, sum(lengths))])[0]
         lengths.append(len(nodes))
-        budget.add_drafted(1 + len(nodes), costs.of(1 + len(nodes)))
-    assert lengths[0] < 4
-    assert lengths[-1] == 15
+        earned = earn(earned, 1 + len(nodes), costs.of(1 + len(nodes)))
+    assert lengths[0] < 6
+    assert lengths[-1] >= 15
 
 
-def test_looking_that_costs_too_much_becomes_rare_and_ends_no_drafts() -> None:
-    budget, looked = Budget(), 0
-    for _ in range(1000):
-        looked += budget.may_look
-        budget.add_plain(0.05 if budget.may_look else 0.0)
-    assert 150 < looked < 260  # a hundredth of the time
-    assert choose([chain(0.97, 0.97)], 1, StepCosts.linear(1.0, 0.2), 1.03, budget.steps)[0]
+def test_looking_that_costs_too_much_becomes_rare() -> None:
+    looking, looked = Looking(), 0
+    for step in range(1000):
+        spent = (30.0 if step == 0 else 0.05) if looking.is_affordable else 0.0  # a pause costs no more
+        looked += spent > 0
+        looking.add(spent)
+    assert 40 < looked < 90  # three thousandths of the time
 
 
 def test_costs_rise_and_follow_the_machine_and_are_kept(tmp_path: Path) -> None:
@@ -142,3 +161,77 @@ def test_costs_rise_and_follow_the_machine_and_are_kept(tmp_path: Path) -> None:
     assert loaded.seconds == pytest.approx(StepCosts(costs.seconds).seconds)
     path.write_text('{"model": [1, "x"]}')
     assert step_costs.load(path, "model") is None
+
+
+def seconds_until_right(true: StepCosts, believed: StepCosts, chance: float, steps: int) -> tuple[float, int]:
+    """Seconds of so many steps of one text whose drafts of two are right by this chance, and how many of the
+    last hundred steps had drafts."""
+    generator, earned, seconds, tokens, late = random.Random(0), 0.0, 0.0, 0, 0
+    for step in range(steps):
+        spare = spare_steps(earned, tokens)
+        nodes = choose([chain(chance, chance)], 1, believed, 1.03, [spare])[0]
+        right = 0
+        while right < len(nodes) and generator.random() < chance:
+            right += 1
+        taken = true.of(1 + len(nodes))
+        seconds, tokens = seconds + taken, tokens + 1 + right
+        believed.observe(1 + len(nodes), taken, plain=not nodes)
+        if nodes:
+            earned, late = earn(earned, 1 + right, taken / true.of(1)), late + (step >= steps - 100)
+        if spare >= FIRST_STEPS and len(nodes) < 2:
+            believed.doubt(1 + len(nodes), 3)
+    return seconds / tokens, late
+
+
+def test_costs_that_were_measured_in_a_busy_moment_keep_no_drafts_off() -> None:
+    true = StepCosts.linear(1.0, 0.1)
+    for busy in (1.9, 3.0, 8.0):
+        wrong = [
+            value * (1.0 if size == 1 else busy) for size, value in zip(SIZES, true.seconds, strict=True)
+        ]
+        _, late = seconds_until_right(true, StepCosts(wrong), 0.8, 1000)
+        assert late == 100
+
+
+def test_doubt_costs_little_where_the_price_was_right() -> None:
+    true = StepCosts.linear(1.0, 0.9)
+    for chance in (0.1, 0.5, 0.8):
+        each, _ = seconds_until_right(true, StepCosts(true.seconds), chance, 3000)
+        assert each < 1.01
+
+
+def test_a_step_is_not_believed_to_take_longer_than_two_unless_it_was_seen() -> None:
+    costs = StepCosts([1.0, 1.1, *(7.9,) * (len(SIZES) - 2)])
+    assert costs.of(3) == pytest.approx(2.1)
+    assert costs.of(4) == pytest.approx(2.2)
+    for _ in range(30):
+        costs.observe(3, 7.9, plain=False)
+    assert costs.of(3) == pytest.approx(7.9, rel=0.01)
+
+
+def test_drawing_goes_on_while_a_token_more_is_worth_its_time() -> None:
+    costs = StepCosts.linear(1.0, 0.1)
+
+    def lengths(*chances: float, drawing: float = 0.1, sequences: int | None = None) -> list[int]:
+        outlook = Outlook(sequences or len(chances), costs, drawing, 0.8, 1.03)
+        reaches, drawn = [1.0] * len(chances), [0] * len(chances)
+        live = outlook.going_on(reaches)
+        while live and max(drawn) < 16:
+            for index in live:
+                reaches[index] *= chances[index]
+                drawn[index] += 1
+            outlook.drawn([reaches[index] for index in live])
+            live = [live[place] for place in outlook.going_on([reaches[index] for index in live])]
+        return drawn
+
+    assert lengths(0.95)[0] > lengths(0.6)[0] >= 1
+    assert lengths(0.95, drawing=2.0) == [0]
+    assert lengths(0.95)[0] > lengths(0.95, drawing=0.3)[0]
+    sure, unsure = lengths(0.98, 0.4)
+    assert sure > unsure >= 1
+    costs = StepCosts([1.0, 1.0, 1.0, 1.0, *(2.0,) * (len(SIZES) - 4)])  # a fifth token doubles the step
+    assert lengths(0.98, drawing=0.01)[0] == 3
+    costs = StepCosts([max(1.0, size / 4) for size in SIZES])  # four tokens keep the arithmetic busy
+    assert lengths(0.95, drawing=0.3)[0] > 0
+    assert lengths(*(0.95,) * 4, drawing=0.01) == [0, 0, 0, 0]
+    assert Outlook(4, costs, 0.01, 0.9, 1.03).gain == 1.0

@@ -26,7 +26,7 @@ from octavo.decoding.sequences import Drawing
 from octavo.decoding.speculation import drawn, verification
 from octavo.decoding.speculation import speculation as speculation_module
 from octavo.decoding.speculation.branches import chain_of
-from octavo.decoding.speculation.controller import Estimates
+from octavo.decoding.speculation.controller import Estimates, Outlook
 from octavo.decoding.speculation.costs import StepCosts
 from octavo.decoding.speculation.draft_model import ModelSource
 from octavo.decoding.speculation.speculation import Rule, Speculation
@@ -66,15 +66,14 @@ def text_law(options: SamplingOptions) -> NDArray[np.float64]:
 def speculation(source: str, rule: Rule) -> Speculation | None:
     if source == "none":
         return None
-    if source == "controlled":
-        return controlled(rule)
+    if source in ("controlled", "eager"):
+        return controlled(rule, EagerOutlook if source == "eager" else Outlook)
     estimates = Estimates()
     made = speculation_of(
         *([SuffixSource(estimates, earlier=False, least_chance=0.0)] if source != "model" else [])
     )
     if source != "suffix":
         made.model = ModelSource(SMALL, made.estimates, VOCABULARY, own_noise=rule != "equality")
-        made.trial.gain = 99.0  # the model is asked, whatever the suffix says
     made.rule = rule
     made.most_nodes = 512
     return made
@@ -86,8 +85,20 @@ class FixedCosts(StepCosts):
     def observe(self, tokens: int, seconds: float, *, plain: bool) -> None:
         pass
 
+    def doubt(self, taken: int, most: int) -> None:
+        pass
 
-def controlled(rule: Rule) -> Speculation:
+
+class EagerOutlook(Outlook):
+    """The model drafts always, and to the limits."""
+
+    gain = 9.0
+
+    def going_on(self, reaches: Sequence[float]) -> list[int]:
+        return list(range(len(reaches)))
+
+
+def controlled(rule: Rule, outlook: type[Outlook]) -> Speculation:
     """Not all that is proposed is worth its step."""
     estimates = Estimates()
     made = Speculation(
@@ -98,7 +109,8 @@ def controlled(rule: Rule) -> Speculation:
         rule=rule,
         draft_max=4,
     )
-    made.trial.observe = lambda gain: None  # type: ignore[method-assign]
+    made.trial.observe = lambda *seconds: None  # type: ignore[method-assign]
+    made._outlook = lambda sequences, costs: outlook(sequences, costs, 0.0, 0.7, 1.03)  # type: ignore[method-assign]
     made.most_nodes = 512
     return made
 
@@ -146,7 +158,7 @@ def configurations() -> list[tuple[str, str, Rule]]:
     made += [("temperature 1", "none", "equality"), ("penalties", "suffix", "equality")]
     made += [("temperature 1", "suffix", "token"), ("top-k, top-p, min-p", "suffix", "block")]
     made += [(name, "both", "token") for name in ("temperature 1", "penalties")]  # trees
-    made += [("temperature 1", "controlled", rule) for rule in ("token", "block")]
+    made += [("temperature 1", who, rule) for who in ("controlled", "eager") for rule in ("token", "block")]
     return made
 
 
@@ -154,7 +166,7 @@ def test_every_configuration_has_the_models_distribution(capsys: pytest.CaptureF
     values = []
     for sampler, source, rule in configurations():
         speculating = speculation(source, rule)
-        together = TOGETHER if source == "controlled" else 64
+        together = TOGETHER if source in ("controlled", "eager") else 64
         counts = sampled(SAMPLERS[sampler], speculating, SAMPLES, together)
         values.append(p_value(counts, text_law(SAMPLERS[sampler])))
         with capsys.disabled():
@@ -230,7 +242,7 @@ def test_dropping_drawn_tokens_that_are_unlikely_is_found(
     rule: Rule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speculation_module, "_with_drawn", lambda draft, nodes: nodes)
-    assert rejected(controlled(rule), TOGETHER)
+    assert rejected(controlled(rule, EagerOutlook), TOGETHER)
 
 
 def acceptance(small: TableRunner) -> float:

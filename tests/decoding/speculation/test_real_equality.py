@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 import octavo
+from octavo.decoding.speculation.speculation import DRAFT_MAX
 
-PROMPTS = int(os.environ.get("OCTAVO_SPECULATION_PROMPTS", "3"))
+PROMPTS = int(os.environ.get("OCTAVO_SPECULATION_PROMPTS", "8"))
 MODELS = Path(os.environ.get("OCTAVO_TEST_MODELS", "~/.cache/octavo-models")).expanduser()
 SHARED = Path(os.environ.get("OCTAVO_SHARED", Path(__file__).resolve().parents[3].parent / "shared"))
 QWEN = "Qwen2.5-Coder-{}-Instruct.Q4_K_M.gguf"
@@ -61,6 +62,9 @@ def test_the_same_text_with_drafts(stem: str, draft: str) -> None:
         speculation._least_gain = 0.0  # drafts that do not pay have to be right as well
         for first in range(0, len(texts), 4):
             batch = texts[first : first + 4]
+            # In turns: the controller's choice, and whatever is proposed.
+            speculation._always = first % 8 == 4
+            speculation._draft_max = 4 if speculation._always else DRAFT_MAX
             for sampling in ({"temperature": 0}, {"temperature": 0.9, "seed": first}):
                 engine.speculation = None
                 plain = model.generate(batch, max_tokens=48, **sampling)  # type: ignore[arg-type]

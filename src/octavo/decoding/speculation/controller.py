@@ -4,7 +4,8 @@ A step of n tokens takes T(n) (costs.py).  Of all drafted tokens of all sequence
 to be reached come first; the best m of them make the step worth
     (sequences + sum of the chances) / T(sequences + m)
 tokens a second, and m = 0 is plain decoding.  This is the speed-up of Leviathan et al. 2023 (theorem 3.8)
-with measured costs in place of "a step is a step", and one budget for a whole batch.
+with measured costs in place of "a step is a step", and one budget for a whole batch.  Drafts that
+take time to draw go on by the same reckoning, before they are drawn (`Outlook`).
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ HALF_LIFE = 64.0  # outcomes after which one counts half
 LEAST_GAIN = 1.03  # expected, below which a step is plain: estimates and clocks are not better than that
 
 _PRIOR_WEIGHT = 3.0
-_FIRST_STEPS, _MOST_STEPS, _SHARE_OF_FAILURES = 0.5, 4.0, 0.005
-_MOST_LOOKING, _SHARE_OF_LOOKING = 0.2, 0.01
-_FIRST_GAIN, _NEXT_GAIN, _GAIN_WEIGHT = 1.2, 1.04, 0.1
-_FIRST_PAUSE, _LONGEST_PAUSE = 64, 2048
+_DOUBT = 0.005
+_TRUSTED = 0.5  # of what a draft promises, in steps too
+_AHEAD = 4  # tokens: a tile of the kernels, whose first is dear (costs.py)
 # For suffix drafts by the bit length of the match; for a draft model its own word is taken (see `chance`).
 _SUFFIX_PRIORS = (0.05, 0.15, 0.3, 0.45, 0.65, 0.8)
 
@@ -46,6 +46,11 @@ class Estimates:
         true, seen = self._counts.get(bucket, (0.0, 0.0))
         self._counts[bucket] = (true * self._decay + came_true, seen * self._decay + 1.0)
 
+    def doubt(self, bucket: Hashable) -> None:
+        """A step went by without such a token: what is never tried must not be known for ever."""
+        true, seen = self._counts.get(bucket, (0.0, 0.0))
+        self._counts[bucket] = (true * (1 - _DOUBT), seen * (1 - _DOUBT))
+
 
 def learn_from(estimates: Estimates, draft: Draft, emitted: Sequence[int]) -> None:
     """Outcomes of a whole proposal, tried or not: the text tells, as far as it goes."""
@@ -62,24 +67,32 @@ def choose(
     sequences: int,
     costs: StepCosts,
     least_gain: float,
-    may_lose: float = math.inf,
+    spare: Sequence[float] = (),
 ) -> list[list[int]]:
     """Which nodes of each draft to verify: the best m of all, by the formula above.
 
-    may_lose: how many plain steps longer the step may take, should none of them come true.
+    spare: how many plain steps longer the step may take for each draft's text, should none come true; of what
+    its draft promises half is trusted, up to half a step.  Empty: any.
     """
     ranked: list[tuple[float, int, int]] = []
     for index, draft in enumerate(drafts):
         ranked += [(-reach, index, node) for node, reach in enumerate(draft.reach())]
     ranked.sort()  # a node never comes before its parent: its reach is no larger, and its index is
-    plain = sequences / costs.of(sequences)
-    best, best_rate, expected = 0, plain * least_gain, float(sequences)
-    for count, (reach, _, _) in enumerate(ranked, 1):
+    plain = costs.of(sequences)
+    best, best_rate, expected = 0, sequences / plain * least_gain, float(sequences)
+    hoped = [0.0] * len(drafts)
+    ceiling = min(spare) + _TRUSTED if spare else math.inf
+    for count, (reach, index, _) in enumerate(ranked, 1):
         expected -= reach
-        if costs.of(sequences + count) > (1 + may_lose) * costs.of(sequences):
+        hoped[index] -= _TRUSTED * reach
+        seconds = costs.of(sequences + count)
+        longer = seconds / plain - 1
+        if longer > ceiling:
             break
-        rate = expected / costs.of(sequences + count)
-        if rate > best_rate:
+        rate = expected / seconds
+        if rate <= best_rate:
+            continue
+        if all(longer <= mine + min(hope, _TRUSTED) for mine, hope in zip(spare, hoped, strict=False)):
             best, best_rate = count, rate
     kept: list[list[int]] = [[] for _ in drafts]
     for _, index, node in ranked[:best]:
@@ -87,71 +100,72 @@ def choose(
     return [sorted(nodes) for nodes in kept]
 
 
-def promise(draft: Draft, costs: StepCosts) -> float:
-    """The gain that a draft promises a sequence alone, at its best length; 1 where none is better."""
+def promise(draft: Draft, costs: StepCosts, sequences: int = 1) -> float:
+    """The gain of a step in which each of the sequences has such a draft, at its best length; 1 where none is
+    better."""
     best, expected = 1.0, 1.0
     for count, reach in enumerate(sorted(draft.reach(), reverse=True), 1):
         expected += reach
-        best = max(best, expected * costs.of(1) / costs.of(1 + count))
+        best = max(best, expected * costs.of(sequences) / costs.of(sequences * (1 + count)))
     return best
 
 
-class Budget:
-    """What drafts may still lose, in plain steps: what they have earned, and a share of the time.
+class Outlook:
+    """Whether to draw one more token of the drafts of a step, asked before each.
 
-    Estimates and measured costs may be wrong, and the text may change at any token.  This bounds the loss
-    whatever they say: a draft is tried where its failure can be paid, and looking for drafts goes on only
-    where its own share pays for it.
+    One more token of `count` drafts is one step of the drafter, for all of them together, and a longer step
+    of the model.  It pays where it is expected to bring more tokens than are had in that time at the rate so
+    far: at the optimum of a ratio the margin equals the mean.  Looks a few tokens ahead, as costs rise in
+    stairs.
+
+    drawing_seconds: of a step of the drafter.  chance: that a token comes true where all before it did.
     """
 
-    def __init__(self) -> None:
-        self.steps = _FIRST_STEPS
-        self._looking = _MOST_LOOKING
+    def __init__(
+        self, sequences: int, costs: StepCosts, drawing_seconds: float, chance: float, least_gain: float
+    ) -> None:
+        self._costs = costs
+        self._drawing_seconds = drawing_seconds
+        self._chance = chance
+        self._sequences = self._tokens = sequences  # of the model's step
+        self._least_gain = least_gain
+        self._expected, self._spent = float(sequences), 0.0  # so far: tokens, seconds of drawing
 
     @property
-    def may_look(self) -> bool:
-        """Whether there is anything left for looking for drafts."""
-        return self._looking >= 0
+    def gain(self) -> float:
+        """Of drafts for all sequences at the best length, over plain steps; 1 where none is better."""
+        count, best, each, expected = self._sequences, 1.0, 1.0, 1.0
+        for length in range(1, _AHEAD + 1):
+            each *= self._chance
+            expected += each
+            seconds = length * self._drawing_seconds + self._costs.of(count * (1 + length))
+            best = max(best, expected * self._costs.of(count) / seconds)
+        return best
 
-    def add_plain(self, looking: float) -> None:
-        """A step had no drafts; looking for them took so much of it."""
-        self.steps = min(self.steps + _SHARE_OF_FAILURES, _MOST_STEPS)
-        self._looking = min(self._looking + _SHARE_OF_LOOKING - looking, _MOST_LOOKING)
+    def drawn(self, reaches: Sequence[float]) -> None:
+        """Drafts got a token more, which are reached with these chances."""
+        self._expected += sum(reaches)
+        self._tokens += len(reaches)
+        self._spent += self._drawing_seconds
 
-    def add_drafted(self, tokens: float, steps: float) -> None:
-        """A step gave so many tokens to each sequence, and took as long as so many plain steps."""
-        self.steps = min(self.steps + tokens - steps, _MOST_STEPS)
-        self._looking = min(self._looking + max(tokens - steps, 0.0), _MOST_LOOKING)
-
-
-class Trial:
-    """Whether a source that takes time is worth it: off while it is not, and tried again ever more rarely.
-
-    Each try costs a few steps at most, so what all of them cost stays under a hundredth of the time.
-    """
-
-    def __init__(self) -> None:
-        self.gain = _FIRST_GAIN  # a running mean over the steps that it drafted for
-        self._pause = _FIRST_PAUSE
-        self._waiting = 0  # tokens until it is tried again
-
-    @property
-    def is_on(self) -> bool:
-        return self._waiting <= 0
-
-    def observe(self, gain: float) -> None:
-        """A step that it drafted for gave so many times what plain ones give in the same time."""
-        self.gain += (min(max(gain, 0.5), 4.0) - self.gain) * _GAIN_WEIGHT
-        if self.gain < 1.0:
-            self._waiting = self._pause
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-            self.gain = _NEXT_GAIN
-        elif self.gain > 1.1:
-            self._pause = _FIRST_PAUSE
-
-    def pass_by(self, tokens: int) -> None:
-        """So many tokens came without it."""
-        self._waiting -= tokens
+    def going_on(self, reaches: Sequence[float]) -> list[int]:
+        """Which drafts to draw a token more of, given the chances that they come true as far as they go."""
+        here = self._costs.of(self._tokens)
+        rate = self._sequences / self._costs.of(self._sequences)
+        rate = max(rate, self._expected / (here + self._spent)) * self._least_gain
+        order = sorted(range(len(reaches)), key=lambda index: -reaches[index])
+        most, best, reach = 0, 0.0, 0.0
+        for count, index in enumerate(order, 1):
+            reach += reaches[index]
+            gained, next_reach = 0.0, reach
+            for ahead in range(1, _AHEAD + 1):
+                next_reach *= self._chance
+                gained += next_reach
+                longer = self._costs.of(self._tokens + ahead * count) - here
+                surplus = gained - rate * (ahead * self._drawing_seconds + longer)
+                if surplus > best:
+                    most, best = count, surplus
+        return sorted(order[:most])
 
 
 def expected_tokens(chances: Iterable[float]) -> float:

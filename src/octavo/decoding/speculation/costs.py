@@ -3,6 +3,11 @@
 Leviathan et al. 2023 (section 3.3) count a verifying step as one step.  On a CPU it is not: arithmetic binds
 after a few tokens.  So the time of a step is measured once for each model and machine, kept in the cache
 folder, and followed while the model runs.
+
+A measurement may fall into a busy moment, and a size that looks too dear is never tried, hence never
+corrected.  Two things mend that: no step is believed to take longer than two steps of its halves, unless
+that was seen; and each draft that is turned down for its price casts a little doubt on the price, until it
+is tried and seen anew.  What such tries may lose is bounded elsewhere (budget.py).
 """
 
 from __future__ import annotations
@@ -18,12 +23,17 @@ import numpy as np
 
 from octavo.decoding.runner import Runner
 
-# Tokens in a step.  The native kernels work on tiles of several tokens (native/ops/panel.h): what is between
-# two of these costs about as much as the larger one.
+# Tokens in a step; what is between two of them costs what is between their costs.  The native kernels work on
+# tiles of four tokens (native/ops/panel.h), so the first of a tile is dear and the others are cheap.
 SIZES = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32)
+_SPLITS = [
+    [(SIZES.index(part), SIZES.index(size - part)) for part in SIZES if size - part in SIZES]
+    for size in SIZES
+]
 _REPETITIONS = 3
 _BUDGET_SECONDS = 1.0
-_PLAIN_WEIGHT, _DRAFTED_WEIGHT = 0.1, 0.3
+_PLAIN_WEIGHT, _BATCH_WEIGHT, _DRAFTED_WEIGHT = 0.1, 0.05, 0.4
+_DOUBT = 0.003  # of what a size costs beyond one token, at each time that it is too dear
 
 
 class StepCosts:
@@ -32,14 +42,18 @@ class StepCosts:
     def __init__(self, seconds: list[float]) -> None:
         if len(seconds) != len(SIZES) or not all(0 < value < 1e4 for value in seconds):
             raise ValueError(f"costs need {len(SIZES)} positive times, one for each of {SIZES}")
-        self._relative: list[float] = np.maximum.accumulate(seconds).tolist()
+        self._remembered: list[float] = np.maximum.accumulate(seconds).tolist()
+        self._trust = [1.0] * len(SIZES)
+        self._was_seen = [False] * len(SIZES)
         self._level = 1.0
         self._plain_steps = 0
+        self._believed: list[float] = []
+        self._settle()
 
     @property
     def seconds(self) -> list[float]:
         """Of a step of each size."""
-        return [self._level * value for value in self._relative]
+        return [self._level * value for value in self._believed]
 
     @classmethod
     def linear(cls, first: float, further: float) -> StepCosts:
@@ -48,26 +62,67 @@ class StepCosts:
 
     def of(self, tokens: int) -> float:
         """Seconds of a step of so many tokens."""
-        if tokens > SIZES[-1]:
-            return self._level * self._relative[-1] * tokens / SIZES[-1]
-        return self._level * self._relative[bisect_left(SIZES, tokens)]
+        return self._level * self._between(self._believed, tokens)
+
+    @staticmethod
+    def _between(values: list[float], tokens: int) -> float:
+        if tokens >= SIZES[-1]:
+            return values[-1] * tokens / SIZES[-1]
+        above = bisect_left(SIZES, tokens)
+        if SIZES[above] == tokens:
+            return values[above]
+        below = above - 1
+        share = (tokens - SIZES[below]) / (SIZES[above] - SIZES[below])
+        return values[below] + share * (values[above] - values[below])
 
     def observe(self, tokens: int, seconds: float, *, plain: bool) -> None:
         """A step took so long.  A plain one tells how fast the machine is now, at this depth, for all sizes
-        alike; one with drafts tells of its own size."""
+        alike; one of several tokens tells of its own size too."""
         if not 1 <= tokens <= SIZES[-1] or seconds <= 0:
             return
-        ratio = min(max(seconds / self.of(tokens), 0.25), 4.0)
+        above = bisect_left(SIZES, tokens)
+        sizes = [above] if SIZES[above] == tokens else [above - 1, above]
+        believed = self.of(tokens)
+        if seconds < believed:
+            for size in sizes:
+                self._remembered[size] = self._believed[size]
+        else:  # it is as dear as was remembered before it was doubted
+            believed = max(believed, self._level * self._between(self._remembered, tokens))
+        # A pause of the process is no property of the step.
+        change = min(max(seconds / believed, 0.25), 1.5)
         if plain:
             self._plain_steps += 1
-            self._level *= ratio ** max(
-                _PLAIN_WEIGHT, 1 / self._plain_steps
-            )  # what was kept is of another day
+            # What was kept is of another day: the first steps count most.
+            self._level *= change ** max(_PLAIN_WEIGHT, 1 / self._plain_steps)
+        if tokens == 1:
             return
-        own = bisect_left(SIZES, tokens)
-        value = self._relative[own] * ratio**_DRAFTED_WEIGHT
-        self._relative[:own] = [min(smaller, value) for smaller in self._relative[:own]]
-        self._relative[own:] = [value, *(max(larger, value) for larger in self._relative[own + 1 :])]
+        for size in sizes:
+            self._remembered[size] *= change ** (_BATCH_WEIGHT if plain else _DRAFTED_WEIGHT)
+            self._was_seen[size] = True
+            self._trust[size] = 1.0
+        smallest = self._remembered[sizes[0]]
+        self._remembered[: sizes[0]] = [min(value, smallest) for value in self._remembered[: sizes[0]]]
+        self._settle()
+
+    def doubt(self, taken: int, most: int) -> None:
+        """A step took `taken` tokens, since more, up to `most`, seemed too dear."""
+        for index, (below, size) in enumerate(pairwise(SIZES), 1):
+            if taken < size and below < most:
+                self._trust[index] *= 1 - _DOUBT
+        self._settle()
+
+    def without_doubt(self) -> StepCosts:
+        """As they were seen last."""
+        return StepCosts([self._level * value for value in self._remembered])
+
+    def _settle(self) -> None:
+        first, values = self._remembered[0], list[float]()
+        for index, (remembered, trust) in enumerate(zip(self._remembered, self._trust, strict=True)):
+            value = first + (remembered - first) * trust
+            if not self._was_seen[index]:
+                value = min([value, *(values[one] + values[other] for one, other in _SPLITS[index])])
+            values.append(max(value, values[-1]) if values else value)
+        self._believed = values
 
 
 def measure(runner: Runner, block: int) -> StepCosts:

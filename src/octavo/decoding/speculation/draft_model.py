@@ -8,6 +8,7 @@ T: new tokens of a step, R: sequences, V: vocabulary of the large model.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -76,13 +77,36 @@ class ModelSource(DrawnSource):
             cached.blocks += self._allocator.allocate(missing)
         return _Guess(sequence, limit, ids[agreed : sequence.length].tolist(), cached=cached)
 
-    def catch_up(self, guesses: Sequence[Guess]) -> None:
-        """Run what is more than a step can take together, in chunks without outputs."""
-        room = self._runner.max_step_tokens // max(len(guesses), 1)
-        for guess in guesses:
-            while len(guess.pending) > room:
-                chunk, guess.pending = guess.pending[:room], guess.pending[room:]
-                self._step([guess], [chunk], np.empty((0, self._runner.vocabulary_size), np.float32))
+    def behind(self, sequence: TokenSequence) -> int:
+        """See `DrawnSource.behind`."""
+        cached = self._cached.get(id(sequence))
+        return sequence.length - (0 if cached is None else len(cached.tokens))
+
+    def read(self, guess: Guess) -> None:
+        """See `DrawnSource.read`; in chunks without outputs."""
+        room = self._runner.max_step_tokens
+        while len(guess.pending) > 1:
+            count = min(room, len(guess.pending) - 1)
+            chunk, guess.pending = guess.pending[:count], guess.pending[count:]
+            self._step([guess], [chunk], np.empty((0, self._runner.vocabulary_size), np.float32))
+
+    def measure(self) -> None:
+        """See `DrawnSource.measure`; a block of tokens is read and one more drawn, twice."""
+        if self.step_seconds or not self._allocator.free_count:
+            return
+        blocks, length = self._allocator.allocate(1), self._runner.block_size
+        tables = np.array([blocks], np.int32)
+        logits = np.empty((1, self._runner.vocabulary_size), np.float32)
+        places = np.arange(length, dtype=np.int32)
+        for _ in range(2):
+            started = time.perf_counter()
+            none = np.zeros(0, np.int32)
+            self._runner.step(places, places, np.zeros(length, np.int32), tables, none, logits[:0])
+            middle = time.perf_counter()
+            self._runner.step(places[-1:], places[-1:], np.zeros(1, np.int32), tables, places[:1], logits)
+            self.reading_seconds = (middle - started) / length
+            self.step_seconds = time.perf_counter() - middle
+        self._allocator.release(blocks)
 
     def run(self, guesses: Sequence[Guess]) -> NDArray[np.float32]:
         """See `DrawnSource.run`."""

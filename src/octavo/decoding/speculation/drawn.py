@@ -25,7 +25,7 @@ from octavo.decoding.sampling import (
     top_logprobs,
 )
 from octavo.decoding.sequences import Drawing, TokenSequence
-from octavo.decoding.speculation.controller import Estimates
+from octavo.decoding.speculation.controller import Estimates, Outlook
 from octavo.decoding.speculation.draft import ROOT, Draft
 
 # Told of each step's drawings, the tokens that follow each, and the model's last hidden states float32
@@ -33,7 +33,7 @@ from octavo.decoding.speculation.draft import ROOT, Draft
 StateReader = Callable[[Sequence[Drawing], Sequence[Sequence[int]], NDArray[np.float32]], None]
 
 CONFIDENCE_BUCKETS = 10
-_FEW = 4  # tokens that a sequence brings to a step which counts as one
+FEW = 4  # tokens that a sequence brings to a step which counts as one: more are read before
 
 
 @dataclass(slots=True, eq=False)
@@ -48,9 +48,8 @@ class Guess:
 
 
 class DrawnSource(ABC):
-    """vocabulary_size: of the model.  goes_on(reach, length): whether one more token is worth it after a
-    chain of this length that all comes true with the chance `reach`.  own_noise: for rules that need noise
-    which the draft has not seen (rules.py).
+    """vocabulary_size: of the model.  own_noise: for rules that need noise which the draft has not seen
+    (rules.py).  outlook: of the step that is drafted for, says how far drafts go; None: to their limits.
     """
 
     name: str
@@ -58,11 +57,12 @@ class DrawnSource(ABC):
     def __init__(self, estimates: Estimates, vocabulary_size: int, *, own_noise: bool = False) -> None:
         self.estimates = estimates
         self.vocabulary_size = vocabulary_size
-        self.goes_on: Callable[[float, int], bool] = lambda reach, length: True
+        self.outlook: Outlook | None = None
         self._own_noise = own_noise
         self.state_reader: StateReader | None = None  # what the engine shall tell of the model's states
         self.step_seconds = 0.0  # of one drafted token for each sequence, a running mean
-        self.caught_up = False  # the last drafts had to read a prompt or a long stretch first
+        self.reading_seconds = 0.0  # of one token that is read, not drafted, a running mean
+        self.last_reading_seconds = 0.0  # of all that the last drafts had to read first
 
     # What a drafter is
 
@@ -78,8 +78,15 @@ class DrawnSource(ABC):
         """How likely the drafter itself finds each token int32 [R], by its logits float32 [R, V]."""
         return np.exp(top_logprobs(logits, tokens, 0)[0])
 
-    def catch_up(self, guesses: Sequence[Guess]) -> None:  # noqa: B027 -- most have nothing to run
-        """Run all but what one step takes."""
+    def behind(self, sequence: TokenSequence) -> int:
+        """How many tokens it would have to read before it could draft."""
+        return 0
+
+    def read(self, guess: Guess) -> None:  # noqa: B027 -- most have nothing to read
+        """Run all that is pending but the last token."""
+
+    def measure(self) -> None:  # noqa: B027 -- where nothing is read drafts alone tell
+        """Find out what a step and a token that is read take, where that is not known yet."""
 
     @abstractmethod
     def forget(self, sequence: TokenSequence) -> None:
@@ -98,28 +105,26 @@ class DrawnSource(ABC):
             for sequence, limit in zip(sequences, limits, strict=True)
         ]
         live = [guess for guess in guesses if guess is not None]
-        self.caught_up = any(len(guess.pending) > _FEW for guess in live)
-        self.catch_up(live)
+        self._read(live)
         while live:
-            few = all(len(guess.pending) <= _FEW for guess in live)
             started = time.perf_counter()
             self._draw(live, self.run(live))
-            if few:
-                self._time(time.perf_counter() - started)
-            live = [guess for guess in live if self._may_go_on(guess)]
+            self.step_seconds = _running_mean(self.step_seconds, time.perf_counter() - started)
+            if self.outlook is not None:
+                self.outlook.drawn([guess.reach for guess in live])
+            live = [guess for guess in live if _may_go_on(guess)]
+            if self.outlook is not None:
+                live = [live[place] for place in self.outlook.going_on([guess.reach for guess in live])]
         return [Draft() if guess is None else guess.draft for guess in guesses]
 
-    def _time(self, seconds: float) -> None:
-        if not self.step_seconds:
-            self.step_seconds = seconds
-        # A pause of the process is no property of the model.
-        self.step_seconds += 0.1 * (min(seconds, 2 * self.step_seconds) - self.step_seconds)
-
-    def _may_go_on(self, guess: Guess) -> bool:
-        draft = guess.draft
-        if not guess.pending or len(draft) >= guess.limit or draft.tokens[-1] in guess.sequence.end_ids:
-            return False
-        return self.goes_on(guess.reach, len(draft))
+    def _read(self, guesses: Sequence[Guess]) -> None:
+        behind = [guess for guess in guesses if len(guess.pending) > FEW]
+        count, started = sum(len(guess.pending) - 1 for guess in behind), time.perf_counter()
+        for guess in behind:
+            self.read(guess)
+        self.last_reading_seconds = time.perf_counter() - started if behind else 0.0
+        if behind:
+            self.reading_seconds = _running_mean(self.reading_seconds, self.last_reading_seconds / count)
 
     def _draw(self, guesses: Sequence[Guess], logits: NDArray[np.float32]) -> None:
         """A token more for each draft, from logits float32 [R, V]."""
@@ -146,6 +151,16 @@ class DrawnSource(ABC):
             guess.draft.add(token, len(guess.draft) - 1 if len(guess.draft) else ROOT, chance, bucket, law)
             guess.reach *= chance
             guess.pending = [token]
+
+
+def _may_go_on(guess: Guess) -> bool:
+    draft = guess.draft
+    return bool(guess.pending) and len(draft) < guess.limit and draft.tokens[-1] not in guess.sequence.end_ids
+
+
+def _running_mean(mean: float, seconds: float) -> float:
+    # A pause of the process is no property of the model.
+    return mean + 0.1 * (min(seconds, 2 * mean) - mean) if mean else seconds
 
 
 def noise_of_draft(sequence: TokenSequence) -> int:

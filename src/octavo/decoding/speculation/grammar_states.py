@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 
 from octavo.decoding.sequences import TokenSequence
 from octavo.decoding.speculation.controller import Estimates
-from octavo.decoding.speculation.draft import ROOT, Draft
+from octavo.decoding.speculation.draft import NO_DRAFT, ROOT, Draft
 
 KEPT_PLACES = 1 << 15  # the least recently met are forgotten
 _KEPT_TOKENS = 16  # of a place
@@ -36,9 +36,10 @@ class GrammarSource:
         return [self._propose(sequence, limit) for sequence, limit in zip(sequences, limits, strict=True)]
 
     def _propose(self, sequence: TokenSequence, limit: int) -> Draft:
-        draft, constraint = Draft(), sequence.constraint
+        constraint = sequence.constraint
         if constraint is None:
-            return draft
+            return NO_DRAFT
+        draft = Draft()
         self._learn(sequence)
         while len(draft) < limit:
             tokens = [*sequence.generated, *draft.tokens]

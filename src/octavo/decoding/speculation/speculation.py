@@ -6,31 +6,40 @@ and estimates prevent.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 from octavo.decoding.runner import Runner
-from octavo.decoding.sequences import Step, TokenSequence
+from octavo.decoding.sequences import Drawing, Step, TokenSequence
+from octavo.decoding.speculation.budget import (
+    FIRST_STEPS,
+    Looking,
+    Trial,
+    earn,
+    spare_steps,
+)
 from octavo.decoding.speculation.controller import (
     LEAST_GAIN,
-    Budget,
     Estimates,
-    Trial,
+    Outlook,
     choose,
     learn_from,
     promise,
 )
 from octavo.decoding.speculation.costs import StepCosts, measure
 from octavo.decoding.speculation.draft import ROOT, Draft, DraftSource
-from octavo.decoding.speculation.drawn import DrawnSource
+from octavo.decoding.speculation.drawn import FEW, DrawnSource
 
 MOST_NODES = 64  # of a step, all sequences together
 DRAFT_MAX = 16  # of a sequence in a step
 Rule = Literal["equality", "token", "block"]
 _PROMISING = 0.5  # drafted tokens that are expected to come true
 OF_MODEL = ("all tokens of a draft model",)
+_CHANCE_OF_MODEL = 0.7  # before anything was seen
+_UNGUESSED = ("tokens that no cheap source had",)
+_SHARE_UNGUESSED = 0.8  # before anything was seen
+_TEXT_TOKENS, _TEXT_WEIGHT = 128.0, 0.1  # of an answer, before any has ended
 
 
 class Speculation:
@@ -63,7 +72,7 @@ class Speculation:
         self.estimates = estimates
         self.model = model
         self.trial = Trial()
-        self.budget = Budget()
+        self.looking = Looking()
         self.costs = costs
         self.wants_costs = False  # something promises enough to find out what steps cost
         self.most_nodes = MOST_NODES
@@ -75,7 +84,8 @@ class Speculation:
         self._known: list[TokenSequence] = []
         self._proposed: dict[int, Draft] = {}
         self._drafting_seconds, self._learning_seconds = 0.0, 0.0  # of the last step
-        self._plain_seconds = 0.0  # what it would have taken without drafts
+        self._looked = False  # for drafts, in the last step
+        self._text_tokens = _TEXT_TOKENS  # of answers that have ended, a running mean
         self._modelled: set[int] = set()  # sequences that the model drafted for in this step
         self._proposing = False  # what a source has may be half done
 
@@ -89,23 +99,31 @@ class Speculation:
         if self._proposing:
             self.restart()
         self._proposed, self._drafting_seconds, self._modelled = {}, 0.0, set()
-        if not (sequences and self._may_look()):
+        self._looked = bool(sequences) and self._may_look()
+        if not self._looked:
             return {}
         self._proposing = True
         started = time.perf_counter()
         drafts = self._drafts(sequences)
-        self._proposed = {id(sequence): draft for sequence, draft in zip(sequences, drafts, strict=True)}
+        pairs = zip(sequences, drafts, strict=True)
+        self._proposed = {id(sequence): draft for sequence, draft in pairs if len(draft)}
         self._proposing = False
         self._drafting_seconds = time.perf_counter() - started
         if self.costs is None:
             sure = any(sum(draft.reach()) > _PROMISING for draft in drafts)
             self.wants_costs = sure or self.model is not None or self._always
             return {}
-        if not any(map(len, drafts)):
-            return {}
-        if self._always:
-            return {id(one): draft for one, draft in zip(sequences, drafts, strict=True) if len(draft)}
-        kept = choose(drafts, len(sequences), self.costs, self._least_gain, self._may_lose())
+        if self._always or not self._proposed:
+            return self._proposed
+        # A draft model that is on answers for itself (`Trial`).
+        texts = [] if self._modelled else sequences
+        spare = [spare_steps(text.earned_steps, len(text.generated)) for text in texts]
+        kept = choose(drafts, len(sequences), self.costs, self._least_gain, spare)
+        taken, most = (len(sequences) + sum(map(len, nodes)) for nodes in (kept, drafts))
+        if taken < most and all(
+            FIRST_STEPS <= steps for steps in spare
+        ):  # it was the price, and a try can be paid
+            self.costs.doubt(taken, most)
         if self.rule != "equality":
             # To leave out a token for being unlikely, after it was drawn, would make it rarer in the text.
             kept = [_with_drawn(draft, nodes) for draft, nodes in zip(drafts, kept, strict=True)]
@@ -127,12 +145,18 @@ class Speculation:
             _fill(source, wanting, sequences, limits, drafts)
         if self.model is None or self.costs is None or not (self.trial.is_on or self._always):
             return drafts
+        self.model.measure()
+        outlook = self._outlook(len(sequences), self.costs)
+        gain = max(outlook.gain, LEAST_GAIN)
         wanting = [
             index
             for index, draft in enumerate(drafts)
-            if limits[index] > 0 and promise(draft, self.costs) <= max(self.trial.gain, LEAST_GAIN)
+            if limits[index] > 0 and (self._always or promise(draft, self.costs, len(sequences)) <= gain)
         ]
-        self.model.goes_on = self._goes_on(len(sequences))
+        if not self._always:
+            wanting = [wanting[place] for place in outlook.going_on([1.0] * len(wanting))]
+            wanting = [index for index in wanting if self._pays_reading(sequences[index])]
+        self.model.outlook = None if self._always else outlook
         before = list(drafts)
         filled = _fill(self.model, wanting, sequences, limits, drafts)
         for index in filled:
@@ -141,84 +165,91 @@ class Speculation:
         self._modelled = {id(sequences[index]) for index in filled}
         return drafts
 
-    def _may_lose(self) -> float:
-        """Plain steps; a draft model that is on answers for itself (`Trial`)."""
-        return math.inf if self.model is not None and self.trial.is_on else self.budget.steps
+    def _outlook(self, sequences: int, costs: StepCosts) -> Outlook:
+        assert self.model is not None
+        chance = self.estimates.chance(OF_MODEL, prior=_CHANCE_OF_MODEL)
+        return Outlook(sequences, costs, self.model.step_seconds, chance, self._least_gain)
+
+    def _pays_reading(self, sequence: TokenSequence) -> bool:
+        """Whether what a model has to read of a text before it drafts, and of what others will draft, takes
+        less than it saves in the tokens that are still to come.
+
+        Texts end by chance, so those are as many as answers have had; all that live soon share the steps.
+        """
+        assert self.costs is not None and self.model is not None
+        behind = self.model.behind(sequence)
+        if behind <= FEW:
+            return True
+        together = max(len(self._known), 1)
+        costs = self.costs.without_doubt()
+        gain = self._outlook(together, costs).gain
+        alone = self.estimates.chance(_UNGUESSED, prior=_SHARE_UNGUESSED)
+        saved = alone * (1 - 1 / gain) * costs.of(together) / together
+        read = self.model.reading_seconds
+        tokens = min(sequence.remaining, self._text_tokens)
+        return tokens * (saved - (1 - alone) * read) > behind * read + self.trial.owed_seconds
 
     def _may_look(self) -> bool:
-        return self._always or self.budget.may_look or (self.model is not None and self.trial.is_on)
-
-    def _goes_on(self, sequences: int) -> Callable[[float, int], bool]:
-        """Whether a draft model should guess one more: while that raises expected tokens by expected time.
-
-        Of a chain of n tokens with the chance to be reached of its last; the next is expected to be as likely
-        as the model's tokens have been.
-        """
-        if self._always:
-            return lambda reach, length: True
-        costs, model = self.costs, self.model
-        assert costs is not None and model is not None
-
-        def goes_on(reach: float, length: int) -> bool:
-            chance = self.estimates.chance(OF_MODEL, prior=0.7)
-            share = 1 / sequences
-            # Two tokens ahead: the kernels' tiles make every second one nearly free (costs.py).
-            further = (costs.of(sequences + length + 2) - costs.of(sequences + length)) / 2
-            spent = length * model.step_seconds * share + costs.of(sequences + length) * share
-            return reach * chance * spent > (model.step_seconds * share + further) * self._hoped(
-                reach, length
-            )
-
-        return goes_on
-
-    @staticmethod
-    def _hoped(reach: float, length: int) -> float:
-        """Expected tokens of a chain whose last node has this reach, if all its nodes were equally likely."""
-        chance = float(reach ** (1 / length))
-        return sum(chance**depth for depth in range(length + 1))
+        return self._always or self.looking.is_affordable or (self.model is not None and self.trial.is_on)
 
     def learn(self, step: Step, tokens: Sequence[Sequence[int]], seconds: float) -> None:
         """A step took so long and gave these tokens to its drawings."""
+        if not self._looked:  # a text for which nobody looks for drafts must not pay for accounts either
+            self.looking.add()
+            return
         started = time.perf_counter()
-        for drawing, emitted in zip(step.drawings, tokens, strict=True):
-            draft = self._proposed.get(id(drawing.sequence))
-            if draft is not None:
-                learn_from(self.estimates, draft, emitted)
-                if id(drawing.sequence) in self._modelled:
-                    _learn_overall(self.estimates, draft, emitted)
-        if step.is_generation and not self._always:
-            self._account(step, sum(map(len, tokens)), seconds)
+        if self._proposed or self.model is not None:
             for drawing, emitted in zip(step.drawings, tokens, strict=True):
-                drawing.sequence.plain_seconds += self._plain_seconds * len(emitted)
-                drawing.sequence.step_seconds += seconds
+                self._learn_outcome(drawing, emitted)
+        if step.is_generation and not self._always:
+            self._account(step, tokens, seconds)
         self._learning_seconds = time.perf_counter() - started
 
-    def _account(self, step: Step, emitted: int, seconds: float) -> None:
-        """What a step that gave so many tokens says of costs, and of what drafts are worth.
+    def _learn_outcome(self, drawing: Drawing, emitted: Sequence[int]) -> None:
+        key = id(drawing.sequence)
+        draft = self._proposed.get(key)
+        if draft is not None:
+            learn_from(self.estimates, draft, emitted)
+        if self.model is None:
+            return
+        if draft is not None and key in self._modelled:
+            _learn_overall(self.estimates, draft, emitted)
+        guessed = len(drawing.draft) > 0 and key not in self._modelled
+        for _ in emitted:
+            self.estimates.learn(_UNGUESSED, not guessed)
 
-        `_plain_seconds` becomes what it would have taken without them: its own time, by the ratio of the two
-        costs, so that whatever else is slow at the moment is slow in both.
+    def _account(self, step: Step, tokens: Sequence[Sequence[int]], seconds: float) -> None:
+        """What a step says of costs, and of what drafts are worth.
+
+        What it would have taken without them is its own time, by the ratio of the two costs, so that whatever
+        else is slow at the moment is slow in both.
         """
-        native, count = seconds - self._drafting_seconds, len(step.drawings)
-        overhead = self._drafting_seconds + self._learning_seconds
+        native, count, emitted = seconds - self._drafting_seconds, len(step.drawings), sum(map(len, tokens))
+        overhead, drafted = self._drafting_seconds + self._learning_seconds, step.token_count > count
         if self.costs is None:
-            self._plain_seconds = native
-            self.budget.add_plain(overhead / native)
+            self.looking.add(overhead / native)
             return
         usual, expected = self.costs.of(count), self.costs.of(step.token_count)
-        self._plain_seconds = native * usual / expected
-        drafted = step.token_count > count
-        if self._modelled:
-            if self.model is not None and not self.model.caught_up:  # reading a prompt is paid once
-                self.trial.observe(self._plain_seconds * emitted / count / seconds)
-        else:
-            self.trial.pass_by(emitted)
-            if drafted:
-                # A pause of the process is no fault of the draft.
-                self.budget.add_drafted(emitted / count, min(seconds, 2 * expected) / usual)
-            else:
-                self.budget.add_plain(overhead / usual)
         self.costs.observe(step.token_count, native, plain=not drafted)
+        plain_seconds = native * usual / expected
+        if self._modelled and self.model is not None:
+            reading = self.model.last_reading_seconds
+            self.trial.observe(plain_seconds * emitted / count, seconds - reading, reading)
+        else:
+            self.trial.pass_by(emitted, native)
+            self.estimates.doubt(OF_MODEL)
+            self.looking.add(
+                overhead / usual, max(emitted / count - expected / usual, 0.0) if drafted else 0.0
+            )
+        if not (drafted or self._modelled):
+            return
+        # A pause of the process is no fault of the draft.
+        steps = min(seconds, 2 * expected) / usual
+        for drawing, new in zip(step.drawings, tokens, strict=True):
+            sequence = drawing.sequence
+            sequence.saved_seconds += plain_seconds * len(new) - seconds
+            if not self._modelled:  # the model's own loss is bounded by its trial
+                sequence.earned_steps = earn(sequence.earned_steps, len(new), steps)
 
     def forget_all_but(self, sequences: Sequence[TokenSequence]) -> None:
         """These are all that live; what was kept for others is given back."""
@@ -227,6 +258,7 @@ class Speculation:
         live = set(map(id, sequences))
         for sequence in self._known:
             if id(sequence) not in live:
+                self._text_tokens += _TEXT_WEIGHT * (len(sequence.generated) - self._text_tokens)
                 for source in self._all_sources():
                     source.forget(sequence)
         self._known = list(sequences)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from octavo import _native
 from octavo.decoding.sequences import TokenSequence
 from octavo.decoding.speculation.controller import Estimates
-from octavo.decoding.speculation.draft import ROOT, Draft
+from octavo.decoding.speculation.draft import NO_DRAFT, ROOT, Draft
 
 # Tokens of earlier texts that are kept: the newest half goes on when there are more (about 200 bytes each).
 KEPT_TOKENS = 1 << 16
@@ -71,16 +71,16 @@ class SuffixSource:
         if follower is None:
             follower = self._followers[id(sequence)] = _Follower(self._earlier)
         follower.catch_up(sequence)
-        draft = Draft()
         if limit < 1:
-            return draft
+            return NO_DRAFT
         found = [
             ("text", follower.own, follower.own.repeated()),
             ("earlier", follower.earlier, follower.match),
         ]
         where, automaton, match = max(found, key=lambda place: place[2][1])
         if match[1] < 1 or self._is_hopeless(where, match[1], sequence.length):
-            return draft
+            return NO_DRAFT
+        draft = Draft()
         tokens = np.empty(limit, np.int32)
         count = automaton.continuation(match, tokens)
         reach = 1.0

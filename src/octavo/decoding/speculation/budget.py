@@ -1,0 +1,75 @@
+"""What drafts may lose: bounds that hold whatever the estimates and the costs say.
+
+Estimates and measured costs may be wrong, and a text may change at any token.  So each text has an account in
+plain steps: what drafts have earned it, and a share of its length.  A step is made longer only where the
+accounts of all its texts can pay for a failure: no text pays for another's drafts.
+"""
+
+from __future__ import annotations
+
+FIRST_STEPS = 0.25  # on a new account
+_MOST_EARNED, _SHARE_OF_FAILURES = 4.0, 0.003
+_MOST_LOOKING, _SHARE_OF_LOOKING = 0.2, 0.003
+_FIRST_GAIN, _NEXT_GAIN, _GAIN_WEIGHT = 1.2, 1.04, 0.1
+_FIRST_PAUSE, _LONGEST_PAUSE = 64, 2048
+_SHARE_OF_READING = 0.005
+
+
+def spare_steps(earned: float, tokens: int) -> float:
+    """What drafts may still cost a text of so many tokens that have earned it so many steps."""
+    return FIRST_STEPS + _SHARE_OF_FAILURES * tokens + earned
+
+
+def earn(earned: float, tokens: int, steps: float) -> float:
+    """A text got so many tokens from a step as long as so many plain ones."""
+    return min(earned + tokens - steps, _MOST_EARNED)
+
+
+class Looking:
+    """How often to look for drafts, in plain steps: a share of the time, and what drafts have gained."""
+
+    def __init__(self) -> None:
+        self._spare = _MOST_LOOKING
+
+    @property
+    def is_affordable(self) -> bool:
+        return self._spare >= 0
+
+    def add(self, spent: float = 0.0, gained: float = 0.0) -> None:
+        """A step of which looking took so much, and drafts gained so much.  A pause in between is its own."""
+        change = _SHARE_OF_LOOKING + gained - min(spent, _MOST_LOOKING)
+        self._spare = min(self._spare + change, _MOST_LOOKING)
+
+
+class Trial:
+    """Whether a source that takes time is worth it: off while it is not, and tried again ever more rarely.
+
+    Each try costs a few steps at most, so what all of them cost stays under a hundredth of the time.
+    Reading texts is paid in advance, and owed until drafts have brought it in again.
+    """
+
+    def __init__(self) -> None:
+        self.gain = _FIRST_GAIN  # a running mean over the steps that it drafted for
+        self.owed_seconds = 0.0
+        self._pause = _FIRST_PAUSE
+        self._waiting = 0  # tokens until it is tried again
+
+    @property
+    def is_on(self) -> bool:
+        return self._waiting <= 0
+
+    def observe(self, plain_seconds: float, seconds: float, reading_seconds: float = 0.0) -> None:
+        """A step that it drafted for, what its tokens take in plain ones, and what reading took before."""
+        self.owed_seconds = max(self.owed_seconds + reading_seconds + seconds - plain_seconds, 0.0)
+        self.gain += (min(max(plain_seconds / seconds, 0.5), 4.0) - self.gain) * _GAIN_WEIGHT
+        if self.gain < 1.0:
+            self._waiting = self._pause
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+            self.gain = _NEXT_GAIN
+        elif self.gain > 1.1:
+            self._pause = _FIRST_PAUSE
+
+    def pass_by(self, tokens: int, seconds: float) -> None:
+        """So many tokens came without it."""
+        self._waiting -= tokens
+        self.owed_seconds = max(self.owed_seconds - _SHARE_OF_READING * seconds, 0.0)
