@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from octavo.adapters.frozen import Bfloat16Frozen, Float32Frozen, FrozenWeight
+from octavo.adapters.frozen import FrozenWeight, freeze
 from octavo.adapters.lora import AdaptedLinear, LowRank, Place
 from octavo.adapters.qlora import Blocks, PackedFrozen, Scratch
 from octavo.errors import FormatError, UnsupportedError
@@ -229,8 +229,7 @@ def _frozen(
 ) -> FrozenWeight:
     if method == "qlora":
         return PackedFrozen(parts, dtype, scratch, base_format)
-    make = Bfloat16Frozen if dtype == torch.bfloat16 else Float32Frozen
-    return make([torch.from_numpy(part.numpy()).to(dtype) for part in parts])
+    return freeze([torch.from_numpy(part.numpy()).to(dtype) for part in parts], dtype)
 
 
 def _bias(owner: nn.Module, layers: Sequence[str]) -> torch.Tensor | None:
