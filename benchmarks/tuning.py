@@ -49,27 +49,28 @@ def batch() -> torch.Tensor:
 
 def octavo_step(folder: Path, method: Any, precision: str) -> Callable[[], float]:
     from octavo.adapters.base import build_adapted
+    from octavo.data.conversations import Example
     from octavo.training.allocation import prepare_process
-    from octavo.training.losses import linear_cross_entropy
+    from octavo.training.held_out import batch_loss, micro_batches
     from octavo.training.optimizers import build_optimizer
     from octavo.training.precision import DTYPES
     from octavo.weights.adapter import AdapterConfig
     from octavo.weights.checkpoint import open_checkpoint
 
-    prepare_process(torch.get_num_threads())
     checkpoint = open_checkpoint(folder)
     config = AdapterConfig(rank=RANK, alpha=2 * RANK)
     model, adapters = build_adapted(
         checkpoint.config, checkpoint.tensors, config, method=method, dtype=DTYPES[precision]
     )
     optimizer = build_optimizer("adamw", adapters, learning_rate=2e-4, weight_decay=0.0)
-    tokens = batch()
+    prepare_process(torch.get_num_threads())
+    learned = np.ones(CONTEXT + 1, bool)
+    rows = [Example(row.numpy(), learned, "random") for row in batch()]
 
     def step() -> float:
         began = time.perf_counter()
-        hidden = model.hidden(tokens[:, :-1]).flatten(0, 1)
-        targets = tokens[:, 1:].flatten()
-        linear_cross_entropy(hidden, model.head_weight, targets, 1 / len(targets)).backward()
+        for part in micro_batches(rows):
+            batch_loss(model, part, 1 / (ROWS * CONTEXT)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return ROWS * CONTEXT / (time.perf_counter() - began)

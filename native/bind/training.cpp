@@ -127,8 +127,11 @@ void product(Address parallel, int threads, const nb::tuple& fields, const nb::t
                                at<octavo::Bfloat>(address(10)), number(11),
                                int(number(12)), int(number(13)), int(number(14)), int(number(15)), octavo::kProductRows};
   // Few pieces leave a thread without work at the end; smaller ones pack the weight more often.
-  const int pieces = octavo::product_pieces(task);
-  if (pieces % threads && pieces < 8 * threads) task.piece_rows /= 2;
+  const auto uneven = [&] {
+    const int pieces = octavo::product_pieces(task);
+    return pieces % threads && pieces < 8 * threads;
+  };
+  while (task.piece_rows > octavo::kProductLeastRows && uneven()) task.piece_rows /= 2;
   Team(parallel, threads).run(kernels().product, task, octavo::product_pieces(task));
 }
 

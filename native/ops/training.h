@@ -131,7 +131,7 @@ struct TrainingProduct {
   std::ptrdiff_t out_stride;
   int rows, inner, columns, rank, piece_rows;
 };
-constexpr int kProductRows = 256, kProductColumns = 192;  // of one piece
+constexpr int kProductRows = 512, kProductLeastRows = 128, kProductColumns = 192;  // of one piece
 
 // Each function does piece `piece` of `pieces(task)`; pieces may be done in any order by any thread.
 struct TrainingKernels {

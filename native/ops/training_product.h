@@ -103,6 +103,26 @@ inline void pack_panel(const Bfloat* in, std::ptrdiff_t stride, bool transposed,
     for (int c = 0; c < columns; ++c) std::memcpy(out + std::size_t(p) * kProductPanel + c, in + c * stride + 2 * p, 4);
 }
 
+// The stretch of the weight that one panel is made of, and how much of it is asked for while the panel before it is
+// multiplied: short stretches of many rows are nothing that a processor would foresee.
+struct PanelSource {
+  const Bfloat* start;
+  std::ptrdiff_t stride;
+  int rows, columns;
+
+  void prefetch(int done, int all) const {
+    prefetch_rows(start, stride, int(std::int64_t(rows) * done / all), int(std::int64_t(rows) * (done + 1) / all), columns);
+  }
+};
+
+PanelSource panel_source(const TrainingProduct& task, int k, int c, int end) {
+  const int terms = std::min(kProductInner, task.inner - k), columns = std::min(kProductPanel, end - c);
+  const TrainingWeight& weight = task.weight;
+  if (k >= task.inner || !weight.values) return {nullptr, 0, 0, 0};
+  if (task.transposed) return {weight.values + c * weight.stride + k, weight.stride, columns, terms};
+  return {weight.values + k * weight.stride + c, weight.stride, terms, columns};
+}
+
 void training_product(const TrainingProduct& task, int piece) {
   const int across = (task.rows + task.piece_rows - 1) / task.piece_rows;
   const int n0 = piece % across * task.piece_rows, n1 = std::min(task.rows, n0 + task.piece_rows);
@@ -136,7 +156,10 @@ void training_product(const TrainingProduct& task, int piece) {
                    task.rank / 2, columns, panel + std::size_t(terms / 2) * kProductPanel);
       ProductTile tile{nullptr, task.left_stride, panel, terms / 2, nullptr, task.low_left_stride, task.rank / 2,
                        nullptr, k > 0, last, nullptr, task.out_stride};
+      const PanelSource next = c + kProductPanel < c1 ? panel_source(task, k, c + kProductPanel, c1)
+                                                      : panel_source(task, k + kProductInner, c0, c1);
       for (int n = n0; n < n1;) {
+        next.prefetch((n - n0) / kProductTile, (n1 - n0 + kProductTile - 1) / kProductTile);
         tile.left = task.left + n * task.left_stride + k;
         tile.low = task.low_left + n * task.low_left_stride;
         tile.partial = partial + std::size_t(n - n0) * kProductColumns + at;

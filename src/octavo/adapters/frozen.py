@@ -80,9 +80,8 @@ class LaidOutFrozen(PlainFrozen):
     dtype = torch.bfloat16
 
     def __init__(self, parts: Sequence[Tensor]) -> None:
-        self._squares = torch.cat([part.float().square().sum(1) for part in parts])
-        self.shape = (len(self._squares), parts[0].shape[1])
         packed = Bfloat16Weight(parts)
+        self.shape = (len(packed.plain), parts[0].shape[1])
         self._laid_out, self._plain = packed.laid_out, packed.plain
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -92,7 +91,7 @@ class LaidOutFrozen(PlainFrozen):
         return gradient @ self._plain
 
     def row_squares(self) -> Tensor:
-        return self._squares
+        return self._plain.float().square().sum(1)
 
 
 class Bfloat16Frozen:
@@ -101,7 +100,6 @@ class Bfloat16Frozen:
     dtype = torch.bfloat16
 
     def __init__(self, parts: Sequence[Tensor]) -> None:
-        self._squares = torch.cat([part.float().square().sum(1) for part in parts])
         self._weight = torch.cat([part.to(torch.bfloat16) for part in parts])
         self.shape = (self._weight.shape[0], self._weight.shape[1])
 
@@ -112,7 +110,7 @@ class Bfloat16Frozen:
         return backward_product(gradient, self._weight, low)
 
     def row_squares(self) -> Tensor:
-        return self._squares
+        return self._weight.float().square().sum(1)
 
 
 def freeze(parts: Sequence[Tensor], dtype: torch.dtype) -> FrozenWeight:

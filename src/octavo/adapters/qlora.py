@@ -25,6 +25,8 @@ from octavo.layers.native_product import Low, PackedWeight, backward_product, fo
 from octavo.layers.native_training import openmp_team
 from octavo.weights.tensor import TensorType
 
+_CONVERTED = 1 << 20  # numbers that are in float32 on their way to another type
+
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
@@ -39,6 +41,17 @@ class Blocks:
         """The values, float32 [rows, columns]."""
         out = np.empty((self.rows, self.columns), np.float32)
         _native.dequantize(int(self.type), self.columns, np.ascontiguousarray(self.data).reshape(-1), out)
+        return out
+
+    def tensor(self, dtype: torch.dtype) -> Tensor:
+        """The values, rounded to a type, with no more than a few rows of them in float32 at a time."""
+        out = torch.empty(self.rows, self.columns, dtype=dtype)
+        step = max(1, _CONVERTED // self.columns)
+        for begin in range(0, self.rows, step):
+            rows = self.data[begin : begin + step]
+            out[begin : begin + step] = torch.from_numpy(
+                Blocks(self.type, len(rows), self.columns, rows).numpy()
+            )
         return out
 
 
@@ -71,7 +84,6 @@ class PackedFrozen:
         self.parts: list[Blocks | NF4Weight] = [
             _packed(part, base_format) if part.type.is_float else _own(part) for part in parts
         ]
-        self._squares = torch.cat([_values(part).square().sum(1) for part in self.parts])
         self._in_product = _packed_weight(self.parts, self.shape, dtype)
 
     def forward(self, x: Tensor, low: Low | None = None) -> Tensor:
@@ -93,7 +105,7 @@ class PackedFrozen:
         return for_x if low is None else for_x.addmm_(*low)
 
     def row_squares(self) -> Tensor:
-        return self._squares
+        return torch.cat([_values(part).square().sum(1) for part in self.parts])
 
     def unpack(self) -> Tensor:
         """[O, I] in the computing type, until another layer is unpacked."""

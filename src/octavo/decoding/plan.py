@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octavo import _native
-from octavo.decoding.mapped_files import forget_pages, mapped_files
+from octavo.weights.mapped_files import forget_pages, mapped_files
 from octavo.errors import FormatError, UnsupportedError
 from octavo.model_config import ModelConfig, RopeConfig
 

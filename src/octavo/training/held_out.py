@@ -15,7 +15,8 @@ from octavo.errors import FormatError
 from octavo.models.gpt import GPT
 from octavo.training.losses import linear_cross_entropy
 
-_MICRO_TOKENS = 2048  # of one forward pass, padding included
+# Of one forward pass, padding included.  Activations of 1,024 take twice the memory, and no more than 3 % less time.
+_MICRO_TOKENS = 512
 
 
 def micro_batches(examples: Sequence[Example]) -> Iterator[Batch]:
