@@ -135,6 +135,17 @@ void product(Address parallel, int threads, const nb::tuple& fields, const nb::t
   Team(parallel, threads).run(kernels().product, task, octavo::product_pieces(task));
 }
 
+// pairs: of each down, up, rank, begin, end, scale.
+void join_pairs(const nb::tuple& pairs, int inputs, int outputs, int rank, Address down, Address up) {
+  std::vector<octavo::TrainingPair> found;
+  for (const auto& item : pairs) {
+    const auto pair = nb::cast<nb::tuple>(item);
+    found.push_back({at<float>(nb::cast<Address>(pair[0])), at<float>(nb::cast<Address>(pair[1])), nb::cast<int>(pair[2]),
+                     nb::cast<int>(pair[3]), nb::cast<int>(pair[4]), nb::cast<float>(pair[5])});
+  }
+  kernels().join_pairs({found.data(), int(found.size()), inputs, outputs, rank, at<octavo::Bfloat>(down), at<octavo::Bfloat>(up)});
+}
+
 // Packed frozen weights to float32 if `single`, else bfloat16; `blocks` are of 64 elements.
 void unpack_nf4(Address parallel, int threads, Address codes, Address absmax, std::size_t blocks, Address out, bool single) {
   nb::gil_scoped_release unlocked;
@@ -175,6 +186,7 @@ void bind_training(nb::module_& module) {
   module.def("train_cross_entropy", &cross_entropy);
   module.def("train_weight_gradient", &weight_gradient);
   module.def("train_product", &product, "parallel"_a, "threads"_a, "fields"_a, "nf4"_a);
+  module.def("train_join_pairs", &join_pairs, "pairs"_a, "inputs"_a, "outputs"_a, "rank"_a, "down"_a, "up"_a);
   module.def("unpack_nf4", &unpack_nf4, "parallel"_a, "threads"_a, "codes"_a, "absmax"_a, "blocks"_a, "out"_a, "single"_a);
   module.def("unpack_blocks", &unpack_blocks, "parallel"_a, "threads"_a, "type"_a, "bytes"_a, "rows"_a, "columns"_a, "out"_a, "single"_a);
 }

@@ -133,6 +133,19 @@ struct TrainingProduct {
 };
 constexpr int kProductRows = 512, kProductLeastRows = 128, kProductColumns = 192;  // of one piece
 
+// Low-rank pairs of one input as one pair in bfloat16: down [rank, inputs] has each scale * A below one another, up
+// [outputs, rank] each B in its block of rows [begin, end) and zero elsewhere.  What fills `rank` up is zero.
+struct TrainingPair {
+  const float *down, *up;  // A [rank, inputs], B [end - begin, rank]
+  int rank, begin, end;
+  float scale;
+};
+struct TrainingPairs {
+  const TrainingPair* pairs;
+  int count, inputs, outputs, rank;
+  Bfloat *down, *up;
+};
+
 // Each function does piece `piece` of `pieces(task)`; pieces may be done in any order by any thread.
 struct TrainingKernels {
   void (*attention)(const TrainingAttention&, int piece);
@@ -146,6 +159,7 @@ struct TrainingKernels {
   void (*cross_entropy)(const TrainingCrossEntropy&, int piece);
   void (*weight_gradient)(const TrainingWeightGradient&, int piece);
   void (*product)(const TrainingProduct&, int piece);
+  void (*join_pairs)(const TrainingPairs&);
 };
 
 inline int attention_pieces(const TrainingAttention& task) { return task.sequences * task.heads; }

@@ -171,5 +171,28 @@ void training_product(const TrainingProduct& task, int piece) {
   }
 }
 
+inline void scale_row(const float* in, float scale, int count, Bfloat* out) {
+  const __m512 factor = _mm512_set1_ps(scale);
+  for (int i = 0; i < count; i += 16) {
+    const __mmask16 lanes = lanes_left(count - i);
+    const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, in + i), factor);
+    _mm256_mask_storeu_epi16(out + i, lanes, (__m256i)_mm512_cvtneps_pbh(scaled));
+  }
+}
+
+void join_training_pairs(const TrainingPairs& task) {
+  std::memset(task.up, 0, std::size_t(task.outputs) * task.rank * sizeof(Bfloat));
+  int column = 0;
+  for (int p = 0; p < task.count; ++p) {
+    const TrainingPair& pair = task.pairs[p];
+    for (int r = 0; r < pair.rank; ++r)
+      scale_row(pair.down + std::size_t(r) * task.inputs, pair.scale, task.inputs, task.down + std::size_t(column + r) * task.inputs);
+    for (int row = pair.begin; row < pair.end; ++row)
+      scale_row(pair.up + std::size_t(row - pair.begin) * pair.rank, 1.0f, pair.rank, task.up + std::size_t(row) * task.rank + column);
+    column += pair.rank;
+  }
+  std::memset(task.down + std::size_t(column) * task.inputs, 0, std::size_t(task.rank - column) * task.inputs * sizeof(Bfloat));
+}
+
 }  // namespace
 }  // namespace octavo

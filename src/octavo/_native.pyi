@@ -66,6 +66,9 @@ def train_product(
     fields: tuple[int, ...],
     nf4: tuple[tuple[int | float, ...], ...],
 ) -> None: ...
+def train_join_pairs(
+    pairs: tuple[tuple[int | float, ...], ...], inputs: int, outputs: int, rank: int, down: int, up: int
+) -> None: ...
 def unpack_nf4(
     parallel: int, threads: int, codes: int, absmax: int, blocks: int, out: int, single: bool
 ) -> None: ...

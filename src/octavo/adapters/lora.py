@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from octavo.adapters.frozen import FrozenWeight
 from octavo.layers.bfloat16 import weight_gradient
-from octavo.layers.native_product import columns_product, rows_product
+from octavo.layers.native_product import columns_product, join_pairs, rows_product, suits_weight
 
 _RANK_STEP = 16
 
@@ -120,20 +120,27 @@ class AdaptedLinear(nn.Module):
             begin += rank
 
     @torch.no_grad()
-    def stacked(self) -> tuple[Tensor, Tensor]:
-        """All pairs as one, in the frozen weight's dtype: (A below one another [R, I], s B [O, R]).
+    def joined(self) -> tuple[Tensor, Tensor]:
+        """All pairs as one, in the frozen weight's dtype: (s A below one another [R, I], B [O, R]).
 
-        Each s B stands in its block of a matrix that is zero elsewhere.  Thin products cost what the passes
+        Each B stands in its block of a matrix that is zero elsewhere.  Thin products cost what the passes
         over memory cost, and so there is one where there were three.  R is filled up with zeros for the
         kernels.
         """
-        ranks = sum(len(place.pair.down) for place in self.places)
-        ranks += -ranks % _RANK_STEP
-        down = torch.zeros(ranks, self.frozen.shape[1], dtype=self.frozen.dtype)
-        up = torch.zeros(self.frozen.shape[0], ranks, dtype=self.frozen.dtype)
+        rank = sum(len(place.pair.down) for place in self.places)
+        rank += -rank % _RANK_STEP
+        down = torch.empty(rank, self.frozen.shape[1], dtype=self.frozen.dtype)
+        up = torch.empty(self.frozen.shape[0], rank, dtype=self.frozen.dtype)
+        if suits_weight(up.shape, up.dtype):
+            join_pairs(
+                [(each.pair.down, each.pair.up, each.begin, each.pair.scale) for each in self.places], down, up
+            )
+            return down, up
+        down.zero_()
+        up.zero_()
         for place, columns in self.blocks():
-            down[columns] = place.pair.down
-            torch.mul(place.pair.up, place.pair.scale, out=up[place.begin : place.end, columns])
+            down[columns] = place.pair.down * place.pair.scale
+            up[place.begin : place.end, columns] = place.pair.up
         return down, up
 
     @torch.no_grad()
@@ -152,7 +159,7 @@ class AdaptedLinear(nn.Module):
 
 
 class _Adapted(torch.autograd.Function):
-    """x W^T + (x' A^T) B^T of [N, I]; x' is x or what dropout left of it.
+    """x W^T + (x' s A^T) B^T of [N, I]; x' is x or what dropout left of it.
 
     parts: A and B of each place in turn, through which gradients go.  function: what makes x of what is given
     and kept.
@@ -169,7 +176,7 @@ class _Adapted(torch.autograd.Function):
         if not parts:
             ctx.save_for_backward(None if function is None else given)
             return layer.frozen.forward(x)
-        down, up = layer.stacked()
+        down, up = layer.joined()
         inner = rows_product(x if thinned is None else thinned, down)
         ctx.save_for_backward(given if thinned is None else thinned, inner, down, up)
         return layer.frozen.forward(x, (inner, up))
@@ -194,8 +201,8 @@ class _Adapted(torch.autograd.Function):
             up_gradient = weight_gradient(inner, gradient).float()
             down_gradient = weight_gradient(inner_gradient, seen.detach()).float()
             for place, (pair, columns) in enumerate(layer.blocks()):
-                found[2 * place] = down_gradient[columns]
-                found[2 * place + 1] = (up_gradient[columns, pair.begin : pair.end] * pair.pair.scale).T
+                found[2 * place] = down_gradient[columns].mul_(pair.pair.scale)
+                found[2 * place + 1] = up_gradient[columns, pair.begin : pair.end].T
             if not ctx.thinned:
                 low = inner_gradient, down
             elif ctx.needs_input_grad[1]:

@@ -13,6 +13,7 @@ Legend: N rows (tokens), I inputs, O outputs, R rank.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,7 +66,7 @@ def _product(left: Tensor, weight: Tensor | PackedWeight, transposed: bool, low:
     if inner != weight.shape[1 if transposed else 0] or left.dtype != torch.bfloat16 or left.stride(1) != 1:
         raise ValueError(f"rows {tuple(left.shape)} of {left.dtype} do not fit a weight {weight.shape}")
     columns = weight.shape[0 if transposed else 1]
-    out = left.new_empty((rows, columns))
+    out = torch.empty((rows, columns), dtype=torch.bfloat16)
     values, parts = (weight, _NO_PARTS) if isinstance(weight, Tensor) else (None, weight.parts)
     address, stride = (0, 0) if values is None else (values.data_ptr(), values.stride(0))
     thin, rank = (0, 0, 0, 0), 0
@@ -95,3 +96,17 @@ def columns_product(gradient: Tensor, matrix: Tensor) -> Tensor:
     if suits_weight(matrix.shape, gradient.dtype):
         return backward_product(gradient, matrix)
     return gradient @ matrix
+
+
+def join_pairs(pairs: Sequence[tuple[Tensor, Tensor, int, float]], down: Tensor, up: Tensor) -> None:
+    """Fills down [R, I] with each s A below one another, and up [O, R] with each B in its block, else with zeros.
+
+    pairs: of each A float32 [r, I], B float32 [rows, r], its first row in up, and s.
+    """
+    fields = []
+    for first, second, begin, scale in pairs:
+        if first.dtype != torch.float32 or not (first.is_contiguous() and second.is_contiguous()):
+            raise ValueError("pairs must be contiguous float32 matrices")
+        rows, rank = second.shape
+        fields.append((first.data_ptr(), second.data_ptr(), rank, begin, begin + rows, scale))
+    _native.train_join_pairs(tuple(fields), down.shape[1], *up.shape, down.data_ptr(), up.data_ptr())
