@@ -82,9 +82,9 @@ class AdaptedLinear(nn.Module):
         return self._apply_pairs(rows, thinned, None).view(*x.shape[:-1], -1)
 
     def after(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """The layer of function(x), [..., C] -> [..., I] by rows, of which only x is kept (mlp.TakesFunction)."""
+        """The layer of function(x), [..., C] -> [..., I], of which only x is kept (mlp.TakesFunction)."""
         if x.dtype != self.frozen.dtype or (self.dropout and self.training):
-            return self(function(x))
+            return self.forward(function(x))
         rows = x.reshape(-1, x.shape[-1])
         return self._apply_pairs(rows, None, function).view(*x.shape[:-1], -1)
 
@@ -133,7 +133,9 @@ class AdaptedLinear(nn.Module):
         up = torch.empty(self.frozen.shape[0], rank, dtype=self.frozen.dtype)
         if suits_weight(up.shape, up.dtype):
             join_pairs(
-                [(each.pair.down, each.pair.up, each.begin, each.pair.scale) for each in self.places], down, up
+                [(each.pair.down, each.pair.up, each.begin, each.pair.scale) for each in self.places],
+                down,
+                up,
             )
             return down, up
         down.zero_()

@@ -100,9 +100,9 @@ def _quantize(values: Tensor, levels: Tensor, block: int, grid: int = 0) -> tupl
     grid: round to so many steps from -1 to 1 first.
     """
     if values.numel() > _AT_A_TIME:  # what lies between a number and its code is several times its size
-        pieces = [_quantize(piece, levels, block, grid) for piece in values.reshape(-1).split(_AT_A_TIME)]
-        codes, absmax = zip(*pieces, strict=True)
-        return torch.cat(codes), torch.cat(absmax)
+        pieces = torch.split(values.reshape(-1), _AT_A_TIME)
+        found = [_quantize(piece, levels, block, grid) for piece in pieces]
+        return torch.cat([each for each, _ in found]), torch.cat([each for _, each in found])
     flat = values.reshape(-1)
     padded = torch.nn.functional.pad(flat, (0, -len(flat) % block)).view(-1, block)
     absmax = padded.abs().amax(dim=1)

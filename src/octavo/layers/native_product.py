@@ -3,9 +3,9 @@
     x W^T + l r^T      forward: x [N, I], W [O, I], l [N, R], r [O, R]
     g W + l r          the gradient of x: g [N, O], l [N, R], r [R, I]
 
-W is bfloat16, or NF4 that is unpacked in the caches, tile by tile.  The thin product l r is LoRA's; it is summed
-in the same registers.  oneDNN is as fast on a weight that it has laid out beforehand, which is a second copy,
-and slower on thin matrices (native/ops/training_product.h; tests/layers/test_native_product.py).
+W is bfloat16, or NF4 that is unpacked in the caches, tile by tile.  The thin product l r is LoRA's; it is
+summed in the same registers.  oneDNN is as fast on a weight that it has laid out before, which is a second
+copy, and slower on thin matrices (native/ops/training_product.h; tests/layers/test_native_product.py).
 
 Legend: N rows (tokens), I inputs, O outputs, R rank.
 """
@@ -99,7 +99,7 @@ def columns_product(gradient: Tensor, matrix: Tensor) -> Tensor:
 
 
 def join_pairs(pairs: Sequence[tuple[Tensor, Tensor, int, float]], down: Tensor, up: Tensor) -> None:
-    """Fills down [R, I] with each s A below one another, and up [O, R] with each B in its block, else with zeros.
+    """Fills down [R, I] with each s A below one another, up [O, R] with each B in its block; else with zeros.
 
     pairs: of each A float32 [r, I], B float32 [rows, r], its first row in up, and s.
     """
@@ -109,4 +109,5 @@ def join_pairs(pairs: Sequence[tuple[Tensor, Tensor, int, float]], down: Tensor,
             raise ValueError("pairs must be contiguous float32 matrices")
         rows, rank = second.shape
         fields.append((first.data_ptr(), second.data_ptr(), rank, begin, begin + rows, scale))
-    _native.train_join_pairs(tuple(fields), down.shape[1], *up.shape, down.data_ptr(), up.data_ptr())
+    outputs, ranks = up.shape
+    _native.train_join_pairs(tuple(fields), down.shape[1], outputs, ranks, down.data_ptr(), up.data_ptr())
