@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import resource
 import tempfile
 import time
 import warnings
@@ -132,7 +131,16 @@ def _serve(connection: Connection, build: Build, folder: Path, threads: int) -> 
     step = build(folder)
     while connection.recv():
         speed = step()
-        connection.send((speed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3))
+        connection.send((speed, peak_memory()))
+
+
+def peak_memory() -> float:
+    """MB that this process had in memory at most.
+
+    Not getrusage's figure: that begins with what the parent had when it started this process.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1e3
 
 
 def run(options: Options) -> Report:
@@ -166,7 +174,7 @@ def run(options: Options) -> Report:
                 samples = take_turns(asked, options.rounds, "speed")
             report.add("SmolLM2-135M's shape", f"{work}, {ROWS} x {CONTEXT} tokens, rank {RANK}", samples)
             ours, peer = (float(np.median(each)) for each in samples.values())
-            least, most = memory.values()
+            least, most = (memory[side] for side in builds)
             report.notes.append(
                 f"{work}: {ours / peer:.1f} times as fast; peak memory {least:,.0f} MB and {most:,.0f} MB, "
                 f"{least / most:.2f} of it."

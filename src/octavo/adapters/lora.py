@@ -13,7 +13,7 @@ Legend: N rows (tokens), I inputs, O outputs, r rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,25 +79,13 @@ class AdaptedLinear(nn.Module):
         """[..., I] -> [..., O]."""
         rows = x.reshape(-1, x.shape[-1]).to(self.frozen.dtype)
         thinned = functional.dropout(rows, self.dropout) if self.dropout and self.training else None
-        return self._apply_pairs(rows, thinned, None).view(*x.shape[:-1], -1)
-
-    def after(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """The layer of function(x), [..., C] -> [..., I], of which only x is kept (mlp.TakesFunction)."""
-        if x.dtype != self.frozen.dtype or (self.dropout and self.training):
-            return self.forward(function(x))
-        rows = x.reshape(-1, x.shape[-1])
-        return self._apply_pairs(rows, None, function).view(*x.shape[:-1], -1)
-
-    def _apply_pairs(
-        self, rows: Tensor, thinned: Tensor | None, function: Callable[[Tensor], Tensor] | None
-    ) -> Tensor:
         parts = [matrix for place in self.places for matrix in (place.pair.down, place.pair.up)]
-        y: Tensor = _Adapted.apply(rows, thinned, self, function, *parts)  # type: ignore[no-untyped-call]
+        y: Tensor = _Adapted.apply(rows, thinned, self, *parts)  # type: ignore[no-untyped-call]
         if any(place.pair.magnitude is not None for place in self.places):
             y = y * self._magnitudes().to(y.dtype)
         if self.bias is not None:
             y = y + self.bias
-        return y
+        return y.view(*x.shape[:-1], -1)
 
     def _magnitudes(self) -> Tensor:
         """[O]: m / ||W + s B A|| by rows; 1 where there is no magnitude."""
@@ -163,54 +151,39 @@ class AdaptedLinear(nn.Module):
 class _Adapted(torch.autograd.Function):
     """x W^T + (x' s A^T) B^T of [N, I]; x' is x or what dropout left of it.
 
-    parts: A and B of each place in turn, through which gradients go.  function: what makes x of what is given
-    and kept.
+    parts: A and B of each place in turn, through which gradients go.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, given: Tensor, thinned: Tensor | None, layer: AdaptedLinear,
-        function: Callable[[Tensor], Tensor] | None, *parts: Tensor,
-    ) -> Tensor:  # fmt: skip
-        given = given.contiguous()
-        x = given if function is None else function(given)
-        ctx.layer, ctx.thinned, ctx.function = layer, thinned is not None, function
+    def forward(ctx: Any, x: Tensor, thinned: Tensor | None, layer: AdaptedLinear, *parts: Tensor) -> Tensor:
+        x = x.contiguous()
+        ctx.layer, ctx.thinned = layer, thinned is not None
         if not parts:
-            ctx.save_for_backward(None if function is None else given)
             return layer.frozen.forward(x)
+        seen = x if thinned is None else thinned
         down, up = layer.joined()
-        inner = rows_product(x if thinned is None else thinned, down)
-        ctx.save_for_backward(given if thinned is None else thinned, inner, down, up)
+        inner = rows_product(seen, down)
+        ctx.save_for_backward(seen, inner, down, up)
         return layer.frozen.forward(x, (inner, up))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         layer: AdaptedLinear = ctx.layer
         gradient = gradients[0].contiguous()
-        given, *pairs = ctx.saved_tensors
-        seen = given
-        if ctx.function is not None:
-            with torch.enable_grad():
-                given = given.detach().requires_grad_(ctx.needs_input_grad[0])
-                seen = ctx.function(given)
+        if not layer.places:
+            return layer.frozen.backward(gradient), None, None
+        seen, inner, down, up = ctx.saved_tensors
+        inner_gradient = columns_product(gradient, up)
+        # [R, O]: the kernel likes the thin side first.
+        up_gradient = weight_gradient(inner, gradient).float()
+        down_gradient = weight_gradient(inner_gradient, seen).float()
+        found: list[Tensor | None] = []
+        for place, columns in layer.blocks():
+            found.append(down_gradient[columns].mul_(place.pair.scale))
+            found.append(up_gradient[columns, place.begin : place.end].T)
         for_x = for_thinned = None
-        found: list[Tensor | None] = [None] * (2 * len(layer.places))
-        low = None
-        if pairs:
-            inner, down, up = pairs
-            inner_gradient = columns_product(gradient, up)
-            # [R, O]: the kernel likes the thin side first.
-            up_gradient = weight_gradient(inner, gradient).float()
-            down_gradient = weight_gradient(inner_gradient, seen.detach()).float()
-            for place, (pair, columns) in enumerate(layer.blocks()):
-                found[2 * place] = down_gradient[columns].mul_(pair.pair.scale)
-                found[2 * place + 1] = up_gradient[columns, pair.begin : pair.end].T
-            if not ctx.thinned:
-                low = inner_gradient, down
-            elif ctx.needs_input_grad[1]:
-                for_thinned = columns_product(inner_gradient, down)
         if ctx.needs_input_grad[0]:
-            for_x = layer.frozen.backward(gradient, low)
-            if ctx.function is not None:
-                (for_x,) = torch.autograd.grad(seen, given, for_x)
-        return for_x, for_thinned, None, None, *found
+            for_x = layer.frozen.backward(gradient, None if ctx.thinned else (inner_gradient, down))
+        if ctx.thinned and ctx.needs_input_grad[1]:
+            for_thinned = columns_product(inner_gradient, down)
+        return for_x, for_thinned, None, *found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,14 +18,6 @@ FUSED_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "gelu_tanh": partial(functional.gelu, approximate="tanh"),
 }
-
-
-@runtime_checkable
-class TakesFunction(Protocol):
-    """A linear layer that keeps what goes into a function before it instead of what comes out."""
-
-    def after(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """layer(function(x)); the backward pass computes function(x) again."""
 
 
 class FeedForward(nn.Module):
@@ -45,18 +36,15 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, hidden] -> [B, T, hidden]."""
-        output: Tensor
-        if self.joined is None:
-            gate, up = None if self.gate is None else self.gate(x), self.up(x)
-            output = self.down(self.activation(up) if gate is None else self.activation(gate) * up)
-        elif isinstance(self.down, TakesFunction):
-            output = self.down.after(self._activate, self.joined(x))
-        else:
-            output = self.down(self._activate(self.joined(x)))
+        output: Tensor = self.down(self._inner(x))
         return output
 
-    def _activate(self, joined: Tensor) -> Tensor:
-        """[..., inner or 2 inner] -> [..., inner]."""
+    def _inner(self, x: Tensor) -> Tensor:
+        """[..., hidden] -> [..., inner]."""
+        if self.joined is None:
+            gate, up = None if self.gate is None else self.gate(x), self.up(x)
+            return self.activation(up) if gate is None else self.activation(gate) * up
+        joined: Tensor = self.joined(x)
         if self.fast and native_training.suits(joined, 32) and self.kind in FUSED_ACTIVATIONS:
             return native_training.activation(self.kind, joined, gated=self.gate is not None)
         if self.gate is None:

@@ -196,21 +196,22 @@ class _Attention(torch.autograd.Function):
             query, key = _prepare((query, key), heads, cosine, sine, weights)
         out = joined.new_empty((*joined.shape[:2], heads.queries * heads.width))
         sums = torch.empty((len(joined), heads.queries, joined.shape[1]))
-        ctx.save_for_backward(joined, out, sums, first, cosine, sine, *weights)
+        saved = (query, key) if ctx.prepared else (None, None)
+        ctx.save_for_backward(joined, out, sums, first, cosine, sine, *weights, *saved)
         _native.train_attention(*_team(), _fields(heads, (query, key, value), out, sums, first, None, None))
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        joined, out, sums, first, cosine, sine, *weights = ctx.saved_tensors
+        joined, out, sums, first, cosine, sine, *weights, query, key = ctx.saved_tensors
         heads: Heads = ctx.heads
         found = torch.empty_like(joined)
         parts = _parts(joined, heads)
         into = list(_parts(found, heads))
-        query, key = parts[:2]
-        if ctx.prepared:  # again: it takes a hundredth of what the products take
-            query, key = _prepare((query, key), heads, cosine, sine, weights)
+        if ctx.prepared:
             into[:2] = torch.empty_like(query), torch.empty_like(key)
+        else:
+            query, key = parts[:2]
         gradient = gradients[0].contiguous()
         fields = _fields(heads, (query, key, parts[2]), out, sums, first, gradient, into)
         _native.train_attention_backward(*_team(), fields)

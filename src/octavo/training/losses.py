@@ -20,7 +20,7 @@ CHUNK_LOGITS = 1 << 22
 # The same where no float32 copy of them is made: fewer passes over the gradient of a large vocabulary.
 CHUNK_LOGITS_IN_PLACE = 1 << 26
 # And where there is no such gradient.
-CHUNK_ROWS = 256
+CHUNK_ROWS = 512
 # Up to this vocabulary the output layer is so small that it is computed in float32.
 EXACT_VOCABULARY = 512
 
