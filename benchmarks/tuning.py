@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import resource
 import tempfile
 import time
 import warnings
@@ -49,27 +48,28 @@ def batch() -> torch.Tensor:
 
 def octavo_step(folder: Path, method: Any, precision: str) -> Callable[[], float]:
     from octavo.adapters.base import build_adapted
+    from octavo.data.conversations import Example
     from octavo.training.allocation import prepare_process
-    from octavo.training.losses import linear_cross_entropy
+    from octavo.training.held_out import batch_loss, micro_batches
     from octavo.training.optimizers import build_optimizer
     from octavo.training.precision import DTYPES
     from octavo.weights.adapter import AdapterConfig
     from octavo.weights.checkpoint import open_checkpoint
 
-    prepare_process(torch.get_num_threads())
     checkpoint = open_checkpoint(folder)
     config = AdapterConfig(rank=RANK, alpha=2 * RANK)
     model, adapters = build_adapted(
         checkpoint.config, checkpoint.tensors, config, method=method, dtype=DTYPES[precision]
     )
     optimizer = build_optimizer("adamw", adapters, learning_rate=2e-4, weight_decay=0.0)
-    tokens = batch()
+    prepare_process(torch.get_num_threads())
+    learned = np.ones(CONTEXT + 1, bool)
+    rows = [Example(row.numpy(), learned, "random") for row in batch()]
 
     def step() -> float:
         began = time.perf_counter()
-        hidden = model.hidden(tokens[:, :-1]).flatten(0, 1)
-        targets = tokens[:, 1:].flatten()
-        linear_cross_entropy(hidden, model.head_weight, targets, 1 / len(targets)).backward()
+        for part in micro_batches(rows):
+            batch_loss(model, part, 1 / (ROWS * CONTEXT)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return ROWS * CONTEXT / (time.perf_counter() - began)
@@ -131,7 +131,16 @@ def _serve(connection: Connection, build: Build, folder: Path, threads: int) -> 
     step = build(folder)
     while connection.recv():
         speed = step()
-        connection.send((speed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3))
+        connection.send((speed, peak_memory()))
+
+
+def peak_memory() -> float:
+    """MB that this process had in memory at most.
+
+    Not getrusage's figure: that begins with what the parent had when it started this process.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1e3
 
 
 def run(options: Options) -> Report:
@@ -165,7 +174,7 @@ def run(options: Options) -> Report:
                 samples = take_turns(asked, options.rounds, "speed")
             report.add("SmolLM2-135M's shape", f"{work}, {ROWS} x {CONTEXT} tokens, rank {RANK}", samples)
             ours, peer = (float(np.median(each)) for each in samples.values())
-            least, most = memory.values()
+            least, most = (memory[side] for side in builds)
             report.notes.append(
                 f"{work}: {ours / peer:.1f} times as fast; peak memory {least:,.0f} MB and {most:,.0f} MB, "
                 f"{least / most:.2f} of it."

@@ -109,6 +109,43 @@ void weight_gradient(Address parallel, int threads, Address out_gradient, Addres
   Team(parallel, threads).run(kernels().weight_gradient, task, octavo::weight_gradient_pieces(task));
 }
 
+// left, left_stride; values, stride, weight_columns; transposed; low_left, low_left_stride, low_right, low_right_stride;
+// out, out_stride; rows, inner, columns, rank.  nf4: of each part codes, absmax, scales, levels, outer, offset, begin, end.
+void product(Address parallel, int threads, const nb::tuple& fields, const nb::tuple& nf4) {
+  const auto address = [&](int i) { return nb::cast<Address>(fields[i]); };
+  const auto number = [&](int i) { return nb::cast<std::ptrdiff_t>(fields[i]); };
+  std::vector<octavo::TrainingNf4> parts;
+  for (const auto& item : nf4) {
+    const auto part = nb::cast<nb::tuple>(item);
+    const auto place = [&](int i) { return nb::cast<Address>(part[i]); };
+    parts.push_back({at<std::uint8_t>(place(0)), at<float>(place(1)), at<std::uint8_t>(place(2)), at<float>(place(3)),
+                     at<float>(place(4)), nb::cast<float>(part[5]), nb::cast<int>(part[6]), nb::cast<int>(part[7])});
+  }
+  octavo::TrainingProduct task{at<octavo::Bfloat>(address(0)), number(1),
+                               {at<octavo::Bfloat>(address(2)), number(3), parts.data(), int(number(4))}, number(5) != 0,
+                               at<octavo::Bfloat>(address(6)), at<octavo::Bfloat>(address(8)), number(7), number(9),
+                               at<octavo::Bfloat>(address(10)), number(11),
+                               int(number(12)), int(number(13)), int(number(14)), int(number(15)), octavo::kProductRows};
+  // Few pieces leave a thread without work at the end; smaller ones pack the weight more often.
+  const auto uneven = [&] {
+    const int pieces = octavo::product_pieces(task);
+    return pieces % threads && pieces < 8 * threads;
+  };
+  while (task.piece_rows > octavo::kProductLeastRows && uneven()) task.piece_rows /= 2;
+  Team(parallel, threads).run(kernels().product, task, octavo::product_pieces(task));
+}
+
+// pairs: of each down, up, rank, begin, end, scale.
+void join_pairs(const nb::tuple& pairs, int inputs, int outputs, int rank, Address down, Address up) {
+  std::vector<octavo::TrainingPair> found;
+  for (const auto& item : pairs) {
+    const auto pair = nb::cast<nb::tuple>(item);
+    found.push_back({at<float>(nb::cast<Address>(pair[0])), at<float>(nb::cast<Address>(pair[1])), nb::cast<int>(pair[2]),
+                     nb::cast<int>(pair[3]), nb::cast<int>(pair[4]), nb::cast<float>(pair[5])});
+  }
+  kernels().join_pairs({found.data(), int(found.size()), inputs, outputs, rank, at<octavo::Bfloat>(down), at<octavo::Bfloat>(up)});
+}
+
 // Packed frozen weights to float32 if `single`, else bfloat16; `blocks` are of 64 elements.
 void unpack_nf4(Address parallel, int threads, Address codes, Address absmax, std::size_t blocks, Address out, bool single) {
   nb::gil_scoped_release unlocked;
@@ -148,6 +185,8 @@ void bind_training(nb::module_& module) {
   module.def("train_heads", &heads);
   module.def("train_cross_entropy", &cross_entropy);
   module.def("train_weight_gradient", &weight_gradient);
+  module.def("train_product", &product, "parallel"_a, "threads"_a, "fields"_a, "nf4"_a);
+  module.def("train_join_pairs", &join_pairs, "pairs"_a, "inputs"_a, "outputs"_a, "rank"_a, "down"_a, "up"_a);
   module.def("unpack_nf4", &unpack_nf4, "parallel"_a, "threads"_a, "codes"_a, "absmax"_a, "blocks"_a, "out"_a, "single"_a);
   module.def("unpack_blocks", &unpack_blocks, "parallel"_a, "threads"_a, "type"_a, "bytes"_a, "rows"_a, "columns"_a, "out"_a, "single"_a);
 }

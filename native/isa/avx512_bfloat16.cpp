@@ -8,6 +8,7 @@
 #include "ops/training_attention.h"
 #include "ops/training_rows.h"
 #include "ops/training_weights.h"
+#include "ops/training_product.h"
 
 namespace octavo {
 namespace {
@@ -34,7 +35,8 @@ const TrainingKernels* avx512_bfloat16_training_kernels() {
   static const TrainingKernels kernels{training_attention,         training_attention_backward, training_activation<false>,
                                        training_activation<true>,  training_norm,               training_norm_backward,
                                        training_heads,             training_heads_backward,     training_cross_entropy,
-                                       training_weight_gradient};
+                                       training_weight_gradient,   training_product,
+                                       join_training_pairs};
   return &kernels;
 }
 

@@ -91,6 +91,61 @@ struct TrainingWeightGradient {
 };
 constexpr int kGradientOutputs = 192, kGradientInputs = 384;  // of one piece
 
+// NF4 (Dettmers et al. 2023, appendix E): quantiles of the normal distribution with an exact zero.
+inline constexpr float kNf4Levels[16] = {
+    -1.0f,                -0.6961928009986877f, -0.5250730514526367f,  -0.39491748809814453f, -0.28444138169288635f, -0.18477343022823334f,
+    -0.09105003625154495f, 0.0f,                0.07958029955625534f,  0.16093020141124725f,  0.24611230194568634f,  0.33791524171829224f,
+    0.44070982933044434f, 0.5626170039176941f,  0.7229568362236023f,   1.0f};
+
+// Rows [begin, end) of a weight in NF4 (src/octavo/adapters/nf4.py), blocks of 64 of a row.
+struct TrainingNf4 {
+  const std::uint8_t* codes;
+  const float* absmax;         // a scale for each block; or null, and then of double quantization:
+  const std::uint8_t* scales;  // codes of scales
+  const float *levels, *outer;  // [256], and one for each 256 blocks
+  float offset;
+  int begin, end;
+
+  float scale(std::size_t block) const { return absmax ? absmax[block] : levels[scales[block]] * outer[block / 256] + offset; }
+};
+
+// [O, columns], in bfloat16 (rows `stride` apart), or if `values` is null, in NF4 parts that lie below one another.
+struct TrainingWeight {
+  const Bfloat* values;
+  std::ptrdiff_t stride;
+  const TrainingNf4* nf4;
+  int columns;
+};
+
+// out [N, C] = left [N, K] W^T + low_left [N, R] low_right^T if transposed: W is [C, K], low_right [C, R];
+// else left W + low_left low_right: [K, C], [R, C].  C is a multiple of 16, K and R are even; of NF4 columns of W are
+// multiples of 64.
+struct TrainingProduct {
+  const Bfloat* left;
+  std::ptrdiff_t left_stride;
+  TrainingWeight weight;
+  bool transposed;
+  const Bfloat *low_left, *low_right;
+  std::ptrdiff_t low_left_stride, low_right_stride;
+  Bfloat* out;
+  std::ptrdiff_t out_stride;
+  int rows, inner, columns, rank, piece_rows;
+};
+constexpr int kProductRows = 512, kProductLeastRows = 128, kProductColumns = 192;  // of one piece
+
+// Low-rank pairs of one input as one pair in bfloat16: down [rank, inputs] has each scale * A below one another, up
+// [outputs, rank] each B in its block of rows [begin, end) and zero elsewhere.  What fills `rank` up is zero.
+struct TrainingPair {
+  const float *down, *up;  // A [rank, inputs], B [end - begin, rank]
+  int rank, begin, end;
+  float scale;
+};
+struct TrainingPairs {
+  const TrainingPair* pairs;
+  int count, inputs, outputs, rank;
+  Bfloat *down, *up;
+};
+
 // Each function does piece `piece` of `pieces(task)`; pieces may be done in any order by any thread.
 struct TrainingKernels {
   void (*attention)(const TrainingAttention&, int piece);
@@ -103,6 +158,8 @@ struct TrainingKernels {
   void (*heads_backward)(const TrainingHeads&, int piece);
   void (*cross_entropy)(const TrainingCrossEntropy&, int piece);
   void (*weight_gradient)(const TrainingWeightGradient&, int piece);
+  void (*product)(const TrainingProduct&, int piece);
+  void (*join_pairs)(const TrainingPairs&);
 };
 
 inline int attention_pieces(const TrainingAttention& task) { return task.sequences * task.heads; }
@@ -110,6 +167,9 @@ inline int attention_backward_pieces(const TrainingAttention& task) { return tas
 inline int weight_gradient_pieces(const TrainingWeightGradient& task) {
   return (task.outputs + kGradientOutputs - 1) / kGradientOutputs *
          ((task.inputs + kGradientInputs - 1) / kGradientInputs);
+}
+inline int product_pieces(const TrainingProduct& task) {
+  return (task.columns + kProductColumns - 1) / kProductColumns * ((task.rows + task.piece_rows - 1) / task.piece_rows);
 }
 // Rows are shared out in kNormPieces stretches, so that sums over rows do not depend on the number of threads.
 inline int first_row(int rows, int piece) { return int(std::int64_t(rows) * piece / kNormPieces); }

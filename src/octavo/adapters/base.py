@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from octavo.adapters.frozen import Bfloat16Frozen, Float32Frozen, FrozenWeight
+from octavo.adapters.frozen import FrozenWeight, freeze
 from octavo.adapters.lora import AdaptedLinear, LowRank, Place
 from octavo.adapters.qlora import Blocks, PackedFrozen, Scratch
 from octavo.errors import FormatError, UnsupportedError
@@ -23,6 +23,7 @@ from octavo.models.gpt import GPT
 from octavo.models.loading import CONSTANTS, parameter_name, split_tensor
 from octavo.weights.adapter import Adapter, AdapterConfig, half_rope_rows
 from octavo.weights.architectures import huggingface_module
+from octavo.weights.mapped_files import forget_pages, mapped_files
 from octavo.weights.tensor import Tensor
 
 Method = Literal["lora", "qlora"]
@@ -101,6 +102,7 @@ def build_adapted(
     linears = _place_tensors(model, model_config, tensors, dtype)
     chosen = _targets(config, model_config)
     scratch = Scratch()
+    files = mapped_files(tensor.data for tensor in tensors.values())
     generator = torch.Generator().manual_seed(seed)
     for site in sites(halved):
         owner = model.get_submodule(site.owner)
@@ -126,6 +128,7 @@ def build_adapted(
             pair.magnitude = nn.Parameter(adapted.row_norms(place))
         several = hasattr(owner, "joined") and site.layers != ("output",) and site.layers != ("down",)
         setattr(owner, "joined" if several else site.layers[0], adapted)
+        forget_pages(files)
         for layer in site.layers:
             linears.pop(f"{site.owner}.{layer}")
             if several:
@@ -191,11 +194,11 @@ def _place_tensors(
             if matrix and module.startswith("blocks."):
                 linears[module] = Blocks(tensor.type, len(values), tensor.shape[1], values)
                 continue
-            if matrix:
-                values = Blocks(tensor.type, len(values), tensor.shape[1], values).numpy()
-            numbers = torch.from_numpy(np.array(values))
             # Embeddings and the head are read in the computing type; norms stay in float32.
-            numbers = numbers.to(dtype) if matrix else numbers
+            if matrix:
+                numbers = Blocks(tensor.type, len(values), tensor.shape[1], values).tensor(dtype)
+            else:
+                numbers = torch.from_numpy(np.array(values))
             setattr(model.get_submodule(module), kind, nn.Parameter(numbers, requires_grad=False))
     left = [
         key
@@ -229,8 +232,7 @@ def _frozen(
 ) -> FrozenWeight:
     if method == "qlora":
         return PackedFrozen(parts, dtype, scratch, base_format)
-    make = Bfloat16Frozen if dtype == torch.bfloat16 else Float32Frozen
-    return make([torch.from_numpy(part.numpy()).to(dtype) for part in parts])
+    return freeze([part.tensor(dtype) for part in parts], dtype)
 
 
 def _bias(owner: nn.Module, layers: Sequence[str]) -> torch.Tensor | None:

@@ -23,6 +23,9 @@ from torch.nn import functional
 
 from octavo.adapters.frozen import FrozenWeight
 from octavo.layers.bfloat16 import weight_gradient
+from octavo.layers.native_product import columns_product, join_pairs, rows_product, suits_weight
+
+_RANK_STEP = 16
 
 
 class LowRank(nn.Module):
@@ -75,9 +78,9 @@ class AdaptedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
         rows = x.reshape(-1, x.shape[-1]).to(self.frozen.dtype)
-        thinned = functional.dropout(rows, self.dropout) if self.dropout and self.training else rows
+        thinned = functional.dropout(rows, self.dropout) if self.dropout and self.training else None
         parts = [matrix for place in self.places for matrix in (place.pair.down, place.pair.up)]
-        y: Tensor = _Adapted.apply(rows, None if thinned is rows else thinned, self, *parts)  # type: ignore[no-untyped-call]
+        y: Tensor = _Adapted.apply(rows, thinned, self, *parts)  # type: ignore[no-untyped-call]
         if any(place.pair.magnitude is not None for place in self.places):
             y = y * self._magnitudes().to(y.dtype)
         if self.bias is not None:
@@ -96,6 +99,40 @@ class AdaptedLinear(nn.Module):
             reached = place.end
         return torch.cat([*factors, torch.ones(self.frozen.shape[0] - reached)])
 
+    def blocks(self) -> Iterator[tuple[Place, slice]]:
+        """Each place, and what its ranks are of those of all places together."""
+        begin = 0
+        for place in self.places:
+            rank = len(place.pair.down)
+            yield place, slice(begin, begin + rank)
+            begin += rank
+
+    @torch.no_grad()
+    def joined(self) -> tuple[Tensor, Tensor]:
+        """All pairs as one, in the frozen weight's dtype: (s A below one another [R, I], B [O, R]).
+
+        Each B stands in its block of a matrix that is zero elsewhere.  Thin products cost what the passes
+        over memory cost, and so there is one where there were three.  R is filled up with zeros for the
+        kernels.
+        """
+        rank = sum(len(place.pair.down) for place in self.places)
+        rank += -rank % _RANK_STEP
+        down = torch.empty(rank, self.frozen.shape[1], dtype=self.frozen.dtype)
+        up = torch.empty(self.frozen.shape[0], rank, dtype=self.frozen.dtype)
+        if suits_weight(up.shape, up.dtype):
+            join_pairs(
+                [(each.pair.down, each.pair.up, each.begin, each.pair.scale) for each in self.places],
+                down,
+                up,
+            )
+            return down, up
+        down.zero_()
+        up.zero_()
+        for place, columns in self.blocks():
+            down[columns] = place.pair.down * place.pair.scale
+            up[place.begin : place.end, columns] = place.pair.up
+        return down, up
+
     @torch.no_grad()
     def row_norms(self, place: Place) -> Tensor:
         """||W + s B A|| of each row, without making that matrix.
@@ -112,28 +149,22 @@ class AdaptedLinear(nn.Module):
 
 
 class _Adapted(torch.autograd.Function):
-    """x W^T + (x' A^T) B^T of [N, I]; x' is x or what dropout left of it.
+    """x W^T + (x' s A^T) B^T of [N, I]; x' is x or what dropout left of it.
 
-    parts: A and B of each place in turn.  All places together are one pair: their A below one another [R, I],
-    their s B on the diagonal of a matrix that is zero elsewhere [O, R].  Thin products cost what the passes
-    over memory cost, and so there is one where there were three.
+    parts: A and B of each place in turn, through which gradients go.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, thinned: Tensor | None, layer: AdaptedLinear, *parts: Tensor) -> Tensor:
         x = x.contiguous()
         ctx.layer, ctx.thinned = layer, thinned is not None
-        y = layer.frozen.forward(x)
         if not parts:
-            return y
+            return layer.frozen.forward(x)
         seen = x if thinned is None else thinned
-        down = torch.cat([part.to(x.dtype) for part in parts[::2]])
-        up = x.new_zeros(y.shape[1], len(down))
-        for place, columns, part in _blocks(layer, parts):
-            up[place.begin : place.end, columns] = part * place.pair.scale
-        inner = seen @ down.T
-        ctx.save_for_backward(seen, inner, down, up, *parts)
-        return y.addmm_(inner, up.T)
+        down, up = layer.joined()
+        inner = rows_product(seen, down)
+        ctx.save_for_backward(seen, inner, down, up)
+        return layer.frozen.forward(x, (inner, up))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -141,29 +172,18 @@ class _Adapted(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         if not layer.places:
             return layer.frozen.backward(gradient), None, None
-        seen, inner, down, up, *parts = ctx.saved_tensors
-        inner_gradient = gradient @ up
-        found: list[Tensor | None] = [None] * len(parts)
-        up_gradient = weight_gradient(gradient, inner).float()
-        found[1::2] = [
-            up_gradient[place.begin : place.end, columns] * place.pair.scale
-            for place, columns, _ in _blocks(layer, parts)
-        ]
+        seen, inner, down, up = ctx.saved_tensors
+        inner_gradient = columns_product(gradient, up)
+        # [R, O]: the kernel likes the thin side first.
+        up_gradient = weight_gradient(inner, gradient).float()
         down_gradient = weight_gradient(inner_gradient, seen).float()
-        found[::2] = torch.split(down_gradient, [len(part) for part in parts[::2]])
+        found: list[Tensor | None] = []
+        for place, columns in layer.blocks():
+            found.append(down_gradient[columns].mul_(place.pair.scale))
+            found.append(up_gradient[columns, place.begin : place.end].T)
         for_x = for_thinned = None
         if ctx.needs_input_grad[0]:
-            for_x = layer.frozen.backward(gradient)
-            if not ctx.thinned:
-                for_x.addmm_(inner_gradient, down)
+            for_x = layer.frozen.backward(gradient, None if ctx.thinned else (inner_gradient, down))
         if ctx.thinned and ctx.needs_input_grad[1]:
-            for_thinned = inner_gradient @ down
+            for_thinned = columns_product(inner_gradient, down)
         return for_x, for_thinned, None, *found
-
-
-def _blocks(layer: AdaptedLinear, parts: Sequence[Tensor]) -> Iterator[tuple[Place, slice, Tensor]]:
-    """Each place, the columns of its block on the diagonal, and its B."""
-    column = 0
-    for place, up in zip(layer.places, parts[1::2], strict=True):
-        yield place, slice(column, column + up.shape[1]), up
-        column += up.shape[1]

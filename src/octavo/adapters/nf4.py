@@ -32,6 +32,7 @@ LEVELS = torch.tensor(
     ]
 )  # fmt: skip
 _SMALLEST = 1e-38
+_AT_A_TIME = 1 << 18  # numbers, a multiple of both blocks
 # bitsandbytes looks codes of scales up in a table of 16 bits on processors.
 _SCALE_GRID = 65535
 _STATE = "quant_state.bitsandbytes__nf4"
@@ -98,6 +99,10 @@ def _quantize(values: Tensor, levels: Tensor, block: int, grid: int = 0) -> tupl
 
     grid: round to so many steps from -1 to 1 first.
     """
+    if values.numel() > _AT_A_TIME:  # what lies between a number and its code is several times its size
+        pieces = torch.split(values.reshape(-1), _AT_A_TIME)
+        found = [_quantize(piece, levels, block, grid) for piece in pieces]
+        return torch.cat([each for each, _ in found]), torch.cat([each for _, each in found])
     flat = values.reshape(-1)
     padded = torch.nn.functional.pad(flat, (0, -len(flat) % block)).view(-1, block)
     absmax = padded.abs().amax(dim=1)

@@ -20,9 +20,12 @@ from torch import Tensor
 
 from octavo import _native
 from octavo.adapters.encoding import TYPES, encode
-from octavo.adapters.nf4 import BLOCK, NF4Weight, quantize_nf4
+from octavo.adapters.nf4 import BLOCK, NF4Weight, quantize_nf4, scale_levels
+from octavo.layers.native_product import Low, PackedWeight, backward_product, forward_product, suits_weight
 from octavo.layers.native_training import openmp_team
 from octavo.weights.tensor import TensorType
+
+_CONVERTED = 1 << 20  # numbers that are in float32 on their way to another type
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,17 @@ class Blocks:
         """The values, float32 [rows, columns]."""
         out = np.empty((self.rows, self.columns), np.float32)
         _native.dequantize(int(self.type), self.columns, np.ascontiguousarray(self.data).reshape(-1), out)
+        return out
+
+    def tensor(self, dtype: torch.dtype) -> Tensor:
+        """The values, rounded to a type, with no more than a few rows of them in float32 at a time."""
+        out = torch.empty(self.rows, self.columns, dtype=dtype)
+        step = max(1, _CONVERTED // self.columns)
+        for begin in range(0, self.rows, step):
+            rows = self.data[begin : begin + step]
+            out[begin : begin + step] = torch.from_numpy(
+                Blocks(self.type, len(rows), self.columns, rows).numpy()
+            )
         return out
 
 
@@ -57,6 +71,8 @@ class Scratch:
 class PackedFrozen:
     """A frozen weight in its packed form; see frozen.FrozenWeight.
 
+    NF4 is unpacked by the product itself where there is a kernel for that, other formats layer by layer.
+
     base_format: of float weights; "nf4", or a name of encoding.TYPES.
     """
 
@@ -68,16 +84,28 @@ class PackedFrozen:
         self.parts: list[Blocks | NF4Weight] = [
             _packed(part, base_format) if part.type.is_float else _own(part) for part in parts
         ]
-        self._squares = torch.cat([_values(part).square().sum(1) for part in self.parts])
+        self._in_product = _packed_weight(self.parts, self.shape, dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.unpack().T
+    def forward(self, x: Tensor, low: Low | None = None) -> Tensor:
+        if self._in_product is not None:
+            return forward_product(x, self._in_product, low)
+        weight = self.unpack()
+        if suits_weight(self.shape, self.dtype):
+            return forward_product(x, weight, low)
+        y = x @ weight.T
+        return y if low is None else y.addmm_(low[0], low[1].T)
 
-    def backward(self, gradient: Tensor) -> Tensor:
-        return gradient @ self.unpack()
+    def backward(self, gradient: Tensor, low: Low | None = None) -> Tensor:
+        if self._in_product is not None:
+            return backward_product(gradient, self._in_product, low)
+        weight = self.unpack()
+        if suits_weight(self.shape, self.dtype):
+            return backward_product(gradient, weight, low)
+        for_x = gradient @ weight
+        return for_x if low is None else for_x.addmm_(*low)
 
     def row_squares(self) -> Tensor:
-        return self._squares
+        return torch.cat([_values(part).square().sum(1) for part in self.parts])
 
     def unpack(self) -> Tensor:
         """[O, I] in the computing type, until another layer is unpacked."""
@@ -114,6 +142,24 @@ def _packed(part: Blocks, base_format: str) -> Blocks | NF4Weight:
         return quantize_nf4(torch.from_numpy(part.numpy()))
     tensor = encode("", part.numpy(), TYPES[base_format])
     return Blocks(tensor.type, part.rows, part.columns, tensor.data.reshape(part.rows, -1))
+
+
+def _packed_weight(
+    parts: Sequence[Blocks | NF4Weight], shape: tuple[int, int], dtype: torch.dtype
+) -> PackedWeight | None:
+    """For the product's own kernel; None if it does not take them."""
+    packed = [part for part in parts if isinstance(part, NF4Weight)]
+    if len(packed) < len(parts) or shape[1] % BLOCK or not suits_weight(shape, dtype):
+        return None
+    rows, fields, levels = 0, [], scale_levels()
+    for part in packed:
+        double = part.outer is not None
+        scales, outer = part.scales.data_ptr(), 0 if part.outer is None else part.outer.data_ptr()
+        addresses = (0, scales, levels.data_ptr(), outer) if double else (scales, 0, 0, 0)
+        fields.append((part.codes.data_ptr(), *addresses, part.offset, rows, rows + part.shape[0]))
+        rows += part.shape[0]
+    tensors = [levels, *(each for part in packed for each in (part.codes, part.scales, part.outer))]
+    return PackedWeight(shape, tuple(fields), tuple(each for each in tensors if each is not None))
 
 
 def _own(part: Blocks) -> Blocks:

@@ -13,11 +13,14 @@ from torch.nn import functional
 
 from octavo.data.packing import IGNORED
 from octavo.layers import native_training
+from octavo.layers.native_product import columns_product, rows_product
 
 # Logits of one chunk: 4 M numbers are 16 MB, about what the caches share.
 CHUNK_LOGITS = 1 << 22
 # The same where no float32 copy of them is made: fewer passes over the gradient of a large vocabulary.
 CHUNK_LOGITS_IN_PLACE = 1 << 26
+# And where there is no such gradient.
+CHUNK_ROWS = 512
 # Up to this vocabulary the output layer is so small that it is computed in float32.
 EXACT_VOCABULARY = 512
 
@@ -68,10 +71,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), dtype=exact)
         native = native_training.suits(hidden, 1) and dtype == torch.bfloat16 and not smoothing
         step = max(1, (CHUNK_LOGITS_IN_PLACE if native else CHUNK_LOGITS) // vocabulary)
+        if native and not need_weight:
+            step = CHUNK_ROWS
         for begin in range(0, tokens, step):
             rows = slice(begin, min(begin + step, tokens))
             part = hidden[rows].to(dtype)
-            logits = part @ head.T
+            logits = rows_product(part, head)
             if native:
                 wants_slopes = need_hidden or need_weight
                 losses = native_training.cross_entropy(logits, targets[rows], scale, slopes=wants_slopes)
@@ -110,7 +115,7 @@ def _collect(
 ) -> None:
     """From gradients of the logits of some rows to those of the hidden states and of the output layer."""
     if hidden is not None:
-        hidden[rows] = slopes @ head
+        hidden[rows] = columns_product(slopes, head)
     if weight is not None:
         # What was there before the first rows is whatever memory held.
         if native_training.suits(slopes) and native_training.suits(part) and weight.dtype == torch.float32:

@@ -1,0 +1,198 @@
+// Products of activations with weights that are stored once: [O, I] in bfloat16, or in NF4 and unpacked where they are
+// read.  Both directions read that one matrix: x W^T, and g W for the gradient of x.  A pair of thin matrices is added in
+// the same sums (LoRA: x W^T + (x A^T) B^T), and costs no pass over memory of its own.
+// Included by isa/avx512_bfloat16.cpp after ops/training_weights.h.
+#pragma once
+#include "ops/training.h"
+
+namespace octavo {
+namespace {
+
+constexpr int kProductTile = 8, kProductPanel = 48;  // rows and columns whose sums fill the registers
+constexpr int kProductInner = 768;                   // terms of a sum between two visits of memory
+
+// Of one tile: left[R][2 pairs] right[pairs][16 columns] and then low[R][2 low_pairs] right[..], added to partial sums
+// and kept there, or written out.
+struct ProductTile {
+  const Bfloat* left;
+  std::ptrdiff_t left_stride;
+  const std::uint32_t* right;
+  int pairs;
+  const Bfloat* low;
+  std::ptrdiff_t low_stride;
+  int low_pairs;
+  float* partial;  // [R][kProductColumns]
+  bool add, last;
+  Bfloat* out;
+  std::ptrdiff_t out_stride;
+};
+
+template <int R, int columns>
+inline void add_products(__m512 (&sums)[R][columns], const Bfloat* left, std::ptrdiff_t stride, const std::uint32_t* right,
+                         int pairs) {
+  for (int p = 0; p < pairs; ++p) {
+    __m512i b[columns];
+    OCTAVO_UNROLL for (int c = 0; c < columns; ++c) b[c] = _mm512_loadu_si512(right + p * kProductPanel + 16 * c);
+    OCTAVO_UNROLL for (int r = 0; r < R; ++r) {
+      std::int32_t two;
+      std::memcpy(&two, left + r * stride + 2 * p, 4);
+      const __m512bh a = (__m512bh)_mm512_set1_epi32(two);
+      OCTAVO_UNROLL for (int c = 0; c < columns; ++c) sums[r][c] = _mm512_dpbf16_ps(sums[r][c], a, (__m512bh)b[c]);
+    }
+  }
+}
+
+template <int R, int columns>
+inline void product_panel_tile(const ProductTile& t) {
+  __m512 sums[R][columns];
+  OCTAVO_UNROLL for (int r = 0; r < R; ++r)
+    OCTAVO_UNROLL for (int c = 0; c < columns; ++c)
+      sums[r][c] = t.add ? _mm512_loadu_ps(t.partial + r * kProductColumns + 16 * c) : _mm512_setzero_ps();
+  add_products<R, columns>(sums, t.left, t.left_stride, t.right, t.pairs);
+  if (!t.last) {
+    OCTAVO_UNROLL for (int r = 0; r < R; ++r)
+      OCTAVO_UNROLL for (int c = 0; c < columns; ++c) _mm512_storeu_ps(t.partial + r * kProductColumns + 16 * c, sums[r][c]);
+    return;
+  }
+  add_products<R, columns>(sums, t.low, t.low_stride, t.right + std::size_t(t.pairs) * kProductPanel, t.low_pairs);
+  OCTAVO_UNROLL for (int r = 0; r < R; ++r)
+    OCTAVO_UNROLL for (int c = 0; c < columns; ++c) store_bfloat(t.out + r * t.out_stride + 16 * c, {sums[r][c]});
+}
+
+template <int R>
+inline void product_rows(const ProductTile& tile, int columns) {
+  if (columns == 48) return product_panel_tile<R, 3>(tile);
+  if (columns == 32) return product_panel_tile<R, 2>(tile);
+  product_panel_tile<R, 1>(tile);
+}
+
+// 64 values of NF4: the 16 that a block can have are rounded once, and codes look them up.
+inline void unpack_nf4_block(const std::uint8_t* codes, float scale, Bfloat* out) {
+  const __m512 levels = _mm512_mul_ps(_mm512_loadu_ps(kNf4Levels), _mm512_set1_ps(scale));
+  const __m512i table = _mm512_broadcast_i64x4((__m256i)_mm512_cvtneps_pbh(levels));
+  for (int half = 0; half < 2; ++half) {
+    const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(codes + 16 * half)));
+    const __m512i second = _mm512_slli_epi32(_mm512_and_si512(bytes, _mm512_set1_epi32(15)), 16);
+    const __m512i places = _mm512_or_si512(_mm512_srli_epi32(bytes, 4), second);
+    _mm512_storeu_si512(out + 32 * half, _mm512_permutexvar_epi16(places, table));
+  }
+}
+
+// Rows [begin, end) and columns [from, to) of the weight, `to - from` a multiple of 64, as bfloat16 [rows][to - from].
+void unpack_nf4_tile(const TrainingWeight& weight, int begin, int end, int from, int to, Bfloat* out) {
+  const int blocks = weight.columns / 64;
+  const TrainingNf4* part = weight.nf4;
+  for (int row = begin; row < end; ++row) {
+    while (row >= part->end) ++part;
+    std::size_t block = std::size_t(row - part->begin) * blocks + from / 64;
+    for (int column = from; column < to; column += 64, ++block, out += 64)
+      unpack_nf4_block(part->codes + block * 32, part->scale(block), out);
+  }
+}
+
+// A panel of columns [.., columns <= 48] of the right side, as pairs along the sum.  `in` is [columns][2 pairs] where
+// the weight is transposed, else [2 pairs][columns].
+inline void pack_panel(const Bfloat* in, std::ptrdiff_t stride, bool transposed, int pairs, int columns, std::uint32_t* out) {
+  if (!transposed) return pair_block(in, stride, 2 * pairs, columns, out, kProductPanel);
+  int p = 0;
+  for (; p + 16 <= pairs && stride % 2 == 0; p += 16)
+    for (int c = 0; c < columns; c += 16)
+      transpose_block((const std::uint32_t*)(in + c * stride) + p, stride / 2, out + std::size_t(p) * kProductPanel + c,
+                      kProductPanel);
+  for (; p < pairs; ++p)
+    for (int c = 0; c < columns; ++c) std::memcpy(out + std::size_t(p) * kProductPanel + c, in + c * stride + 2 * p, 4);
+}
+
+// The stretch of the weight that one panel is made of, and how much of it is asked for while the panel before it is
+// multiplied: short stretches of many rows are nothing that a processor would foresee.
+struct PanelSource {
+  const Bfloat* start;
+  std::ptrdiff_t stride;
+  int rows, columns;
+
+  void prefetch(int done, int all) const {
+    prefetch_rows(start, stride, int(std::int64_t(rows) * done / all), int(std::int64_t(rows) * (done + 1) / all), columns);
+  }
+};
+
+PanelSource panel_source(const TrainingProduct& task, int k, int c, int end) {
+  const int terms = std::min(kProductInner, task.inner - k), columns = std::min(kProductPanel, end - c);
+  const TrainingWeight& weight = task.weight;
+  if (k >= task.inner || !weight.values) return {nullptr, 0, 0, 0};
+  if (task.transposed) return {weight.values + c * weight.stride + k, weight.stride, columns, terms};
+  return {weight.values + k * weight.stride + c, weight.stride, terms, columns};
+}
+
+void training_product(const TrainingProduct& task, int piece) {
+  const int across = (task.rows + task.piece_rows - 1) / task.piece_rows;
+  const int n0 = piece % across * task.piece_rows, n1 = std::min(task.rows, n0 + task.piece_rows);
+  const int c0 = piece / across * kProductColumns, c1 = std::min(task.columns, c0 + kProductColumns);
+  const TrainingWeight& weight = task.weight;
+  const bool one_pass = task.inner <= kProductInner;
+  scratch.begin(std::size_t(kProductInner + task.rank) * kProductPanel * 2 + std::size_t(one_pass ? 0 : n1 - n0) * kProductColumns * 4 +
+                std::size_t(weight.values ? 0 : kProductInner) * kProductColumns * 2 + 256);
+  std::uint32_t* panel = scratch.take<std::uint32_t>(std::size_t(kProductInner + task.rank) / 2 * kProductPanel);
+  float* partial = scratch.take<float>(one_pass ? 0 : std::size_t(n1 - n0) * kProductColumns);
+  Bfloat* unpacked = scratch.take<Bfloat>(weight.values ? 0 : std::size_t(kProductInner) * kProductColumns);
+  for (int k = 0; k < task.inner; k += kProductInner) {
+    const int terms = std::min(kProductInner, task.inner - k);
+    const bool last = k + terms == task.inner;
+    // Of the piece's columns c0 to c1: rows of W if it is transposed, else columns.
+    const Bfloat* in = unpacked;
+    std::ptrdiff_t stride = task.transposed ? terms : c1 - c0;
+    if (weight.values) {
+      stride = weight.stride;
+      in = weight.values + (task.transposed ? c0 * stride + k : k * stride + c0);
+    } else if (task.transposed) {
+      unpack_nf4_tile(weight, c0, c1, k, k + terms, unpacked);
+    } else {
+      unpack_nf4_tile(weight, k, k + terms, c0, c1, unpacked);
+    }
+    for (int c = c0; c < c1; c += kProductPanel) {
+      const int columns = std::min(kProductPanel, c1 - c), at = c - c0;
+      pack_panel(in + (task.transposed ? at * stride : at), stride, task.transposed, terms / 2, columns, panel);
+      if (last && task.rank)
+        pack_panel(task.low_right + (task.transposed ? c * task.low_right_stride : c), task.low_right_stride, task.transposed,
+                   task.rank / 2, columns, panel + std::size_t(terms / 2) * kProductPanel);
+      ProductTile tile{nullptr, task.left_stride, panel, terms / 2, nullptr, task.low_left_stride, task.rank / 2,
+                       nullptr, k > 0, last, nullptr, task.out_stride};
+      const PanelSource next = c + kProductPanel < c1 ? panel_source(task, k, c + kProductPanel, c1)
+                                                      : panel_source(task, k + kProductInner, c0, c1);
+      for (int n = n0; n < n1;) {
+        next.prefetch((n - n0) / kProductTile, (n1 - n0 + kProductTile - 1) / kProductTile);
+        tile.left = task.left + n * task.left_stride + k;
+        tile.low = task.low_left + n * task.low_left_stride;
+        tile.partial = partial + std::size_t(n - n0) * kProductColumns + at;
+        tile.out = task.out + n * task.out_stride + c;
+        if (n1 - n >= kProductTile) product_rows<kProductTile>(tile, columns), n += kProductTile;
+        else product_rows<1>(tile, columns), n += 1;
+      }
+    }
+  }
+}
+
+inline void scale_row(const float* in, float scale, int count, Bfloat* out) {
+  const __m512 factor = _mm512_set1_ps(scale);
+  for (int i = 0; i < count; i += 16) {
+    const __mmask16 lanes = lanes_left(count - i);
+    const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, in + i), factor);
+    _mm256_mask_storeu_epi16(out + i, lanes, (__m256i)_mm512_cvtneps_pbh(scaled));
+  }
+}
+
+void join_training_pairs(const TrainingPairs& task) {
+  std::memset(task.up, 0, std::size_t(task.outputs) * task.rank * sizeof(Bfloat));
+  int column = 0;
+  for (int p = 0; p < task.count; ++p) {
+    const TrainingPair& pair = task.pairs[p];
+    for (int r = 0; r < pair.rank; ++r)
+      scale_row(pair.down + std::size_t(r) * task.inputs, pair.scale, task.inputs, task.down + std::size_t(column + r) * task.inputs);
+    for (int row = pair.begin; row < pair.end; ++row)
+      scale_row(pair.up + std::size_t(row - pair.begin) * pair.rank, 1.0f, pair.rank, task.up + std::size_t(row) * task.rank + column);
+    column += pair.rank;
+  }
+  std::memset(task.down + std::size_t(column) * task.inputs, 0, std::size_t(task.rank - column) * task.inputs * sizeof(Bfloat));
+}
+
+}  // namespace
+}  // namespace octavo
