@@ -42,7 +42,9 @@ bool MaskMaker::runs_on(int state, std::uint32_t node) const {
   const TrieNode here = vocabulary_->trie().node(node);
   const BytesBelow& below = vocabulary_->trie().below(node);
   if (here.end - node < kFewNodes || (below.others && !below.utf8) || here.characters == UINT8_MAX) return false;
-  if (automaton_.run(state).within) state = automaton_.run(state).target;
+  const Run begun = automaton_.run(state);
+  if (begun.target == kDead) return false;
+  if (begun.within) state = begun.target;
   for (int left = here.characters;; --left) {
     if (!automaton_.state(state).endings.empty()) return false;
     if (left == 0) return true;

@@ -20,10 +20,11 @@ TOKENS = [
     *('{"' + word for word in WORDS),
     *(
         begin + word + end
-        for begin in ("\u00e9", "\u4e2d")
+        for begin in ("\u00e9", "\u4e2d", "\u2190")
         for word in WORDS[:14]
         for end in ("", '"', "\u00e9", "\\n")
     ),
+    *map(chr, range(0x2000, 0x2018)),  # of one first byte, the last of them no spaces
     *'[]{}":,.1@\u00e9\n',
 ]
 PIECES = [b"\xe4", b"\xb8", b"\xad", b"a\xe4\xb8", b'\xad"', b"\\", b'\\"', b"\\u00", b"a\xff"]
