@@ -104,6 +104,8 @@ class ArrayShape:
         return Progress(counts=(0,) * len(self.contains))
 
     def satisfiable(self) -> bool:
+        if self.least == 0 and not self.contains:
+            return True  # as the empty array, whatever its items would be
         return self.can_finish(self.start())
 
     def may_close(self, progress: Progress) -> bool:
