@@ -13,7 +13,7 @@ from octavo.grammar.errors import (
 )
 from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formats import FORMATS
-from octavo.grammar.json_schema.formulas import ANNOTATIONS, ENFORCED, TYPE_NAMES
+from octavo.grammar.json_schema.formulas import ANNOTATIONS, ENFORCED, only_a_type
 from octavo.grammar.json_schema.goals import Goals, WholeSchema
 from octavo.grammar.layout import LAYOUTS
 from octavo.grammar.network import Position
@@ -53,7 +53,7 @@ def _survey(goals: Goals) -> set[str]:
     while work:
         place = work.pop()
         schema = document.at(place)
-        if _only_a_type(schema):
+        if only_a_type(schema):
             continue
         possible = goals.formulas.kinds(place)
         if isinstance(schema, dict):
@@ -109,15 +109,6 @@ def _asks_unique(schema: Any) -> bool:
     return isinstance(schema, dict) and schema.get("uniqueItems") is True
 
 
-def _only_a_type(schema: Any) -> bool:
-    """Whether there is nothing but perhaps a type, which is one: no mistake and no other schema."""
-    if not isinstance(schema, dict) or not _SAYING.isdisjoint(schema):
-        return False
-    declared = schema.get("type", "string")
-    return isinstance(declared, str) and declared in TYPE_NAMES
-
-
-_SAYING = ENFORCED - {"type"}
 _OF_NUMBERS = frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"))
 _OF_STRINGS = frozenset(("minLength", "maxLength", "pattern", "format"))
 

@@ -59,6 +59,15 @@ _ATOMS: dict[str, frozenset[str]] = {kind: frozenset() for kind in ("null", "fal
         maxProperties dependencies dependentRequired dependentSchemas unevaluatedProperties""".split()
     ),
 }
+_SAYING = ENFORCED - {"type"}
+
+
+def only_a_type(schema: Any) -> bool:
+    """Whether there is nothing but perhaps a type, which is one: no mistake, no other schema, and values."""
+    if not isinstance(schema, dict) or not _SAYING.isdisjoint(schema):
+        return False
+    declared = schema.get("type", "string")
+    return isinstance(declared, str) and declared in TYPE_NAMES
 
 
 class Formulas:
