@@ -19,9 +19,9 @@ MAX_CLASSES = 6  # of unnamed keys, told apart in every combination
 
 
 class Progress(NamedTuple):
-    """What has been read: `seen` is the next index in order, or a bit set of names; `keys`, how many there were, stops where it
-    stops mattering; `pending` are existence claims still to be met; `used` the unnamed keys that must not come
-    again."""
+    """What has been read: `seen` is the next index in order, or a bit set of names; `keys` is how many there
+    were, no further than it matters; `pending` are existence claims still to be met; `used` the unnamed keys
+    that must not come again."""
 
     seen: int = 0
     keys: int = 0
