@@ -30,6 +30,21 @@ int free_characters(const TextPlace& place) {
   return counts ? term.third : 0;
 }
 
+int lasting_characters(const TextPlace& place) {
+  int expression = place.expression;
+  Algebra& algebra = *place.algebra;
+  if (place.mode == Mode::utf8) {
+    const Term& term = algebra.term(expression);
+    if (term.kind == TermKind::concat && term.first == algebra.any_character) expression = term.second;
+  } else if (place.mode != Mode::body) {
+    return 0;
+  }
+  const Term& term = algebra.term(expression);
+  const bool counts = term.kind == TermKind::repeat && term.first == algebra.any_character && term.third >= 0;
+  if (counts) return place.mode == Mode::body || expression != place.expression ? term.third : 0;
+  return algebra.lasts(expression) ? kEndless : 0;
+}
+
 }  // namespace
 
 int Automaton::intern(const Content& key, Position position) {
@@ -145,6 +160,7 @@ int Automaton::text(TextPlace place) {
   made.content = content.done();
   made.text = place;
   made.free = free_characters(place);
+  made.lasting = lasting_characters(place);
   content.add(std::uint64_t(place.watch < 0 ? place.label : -1));
   return intern(content.done(), std::move(made));
 }
@@ -405,8 +421,10 @@ int Automaton::intern_state(std::vector<Pair> pairs, std::vector<int> endings) {
     throw TooComplex("the grammar reached " + std::to_string(limits_.max_states) + " states, its limit");
   }
   states_.push_back(std::make_unique<State>());
-  if (pairs.size() == 1 && endings.empty() && pairs[0].continuation == kRoot)
+  if (pairs.size() == 1 && endings.empty() && pairs[0].continuation == kRoot) {
     states_.back()->free = position(pairs[0].position).free;
+    states_.back()->lasting = position(pairs[0].position).lasting;
+  }
   for (const Pair& pair : pairs) states_.back()->has_text |= position(pair.position).kind == Position::Kind::text;
   states_.back()->pairs = std::move(pairs);
   states_.back()->endings = std::move(endings);

@@ -43,6 +43,8 @@ struct Position {
   Content content;  // of the language, without the label of a text
   // In the body of a string with no further condition: how many characters may still come (0: there are conditions).
   int free = 0;
+  // In the body of a string: how many characters may still come, whichever they are, if it need not end in between.
+  int lasting = 0;
   std::unique_ptr<ByteSet> begins;  // of `Automaton::begins`
 };
 
@@ -52,10 +54,12 @@ struct Loop {
   bool others = false;  // every character beyond ASCII
 };
 
-// ASCII bytes that all lead to one state.
+// Characters that all lead to one state: ASCII, and those that begin with a byte from 0xC0 on.  Within a character: what
+// any end of it leads to.
 struct Run {
-  std::uint64_t ascii[2] = {0, 0};
+  std::uint64_t ascii[2] = {0, 0}, leads = 0;
   int target = kDead;
+  bool within = false;
 };
 
 struct State {
@@ -63,7 +67,7 @@ struct State {
   std::vector<int> endings;
   ByteTable* moves = nullptr;
   int only = kUnknown;
-  int free = 0;  // as of its position, where that is alone and has no caller
+  int free = 0, lasting = 0;  // as of its position, where that is alone and has no caller
   bool loop_known = false;
   std::unique_ptr<Loop> loop;
   bool run_known = false;
@@ -135,6 +139,7 @@ class Automaton {
   friend class Closure;
   void find_loop(State& state);
   void find_run(int state);
+  std::uint64_t leads_alike(const TextPlace& place, std::uint32_t code) const;
   const ByteSet& find_begins(int state);
   const ByteSet& position_begins(int position);
   void fill_alike(Position& position, std::uint8_t byte, int target);

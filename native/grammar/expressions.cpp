@@ -48,6 +48,7 @@ int Algebra::intern(Term term) {
     throw TooComplex("a regular part of the grammar needs over " + std::to_string(max_expressions_) + " states");
   ids_.emplace(term.content, int(terms_.size()));
   live_.push_back(-1);
+  lasts_.push_back(-1);
   moves_.emplace_back();
   live_moves_.emplace_back();
   terms_.push_back(std::make_unique<Term>(std::move(term)));
@@ -315,10 +316,10 @@ bool Algebra::live(int expression) {
   const Term& here = term(expression);
   if (here.plain || here.nullable) return expression != empty;
   const std::int8_t known = live_[std::size_t(expression)];
-  return known < 0 ? search(expression) : known > 0;
+  return known < 0 ? search(expression, search_budget_) : known > 0;
 }
 
-bool Algebra::search(int start) {
+bool Algebra::search(int start, std::size_t budget) {
   std::unordered_map<int, int> parents{{start, -1}};
   std::deque<int> queue{start};
   while (!queue.empty()) {
@@ -333,7 +334,7 @@ bool Algebra::search(int start) {
         return true;
       }
       if (live_[std::size_t(target)] < 0) queue.push_back(target);
-      if (parents.size() > search_budget_)
+      if (parents.size() > budget)
         throw TooComplex("it could not be decided within the limits whether a pattern can be satisfied");
     }
   }

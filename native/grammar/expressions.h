@@ -75,6 +75,8 @@ class Algebra {
   // The derivative from which some text can still match, or -1.
   int live_step(int expression, std::uint32_t code_point);
   bool reachable(int expression, std::uint32_t low, std::uint32_t high);
+  // Whether some text still matches whatever characters come (`false` may also mean: not easily seen).
+  bool lasts(int expression);
 
   LeafTable& leaves() { return leaves_; }
 
@@ -86,7 +88,8 @@ class Algebra {
   Moves combine(const std::vector<const Moves*>& lists, bool either);
   Moves complement(const Moves& moves);
   Moves tidy(Moves moves) const;
-  bool search(int start);
+  bool search(int start, std::size_t budget);
+  int lasting_part(int expression);
 
   std::size_t max_expressions_;
   std::size_t search_budget_;
@@ -96,7 +99,7 @@ class Algebra {
   std::unordered_map<Content, int, ContentHash> ids_;
   std::unordered_map<int, int> definitions_;
   std::vector<std::unique_ptr<Moves>> moves_, live_moves_;
-  std::vector<std::int8_t> live_;  // -1: not known
+  std::vector<std::int8_t> live_, lasts_;  // -1: not known
 };
 
 }  // namespace octavo::grammar

@@ -16,6 +16,7 @@ Leaf LeafTable::texts(const std::vector<std::u32string>& texts) {
   ContentBuilder content(101);
   for (const std::u32string& text : texts) {
     content.add(text.size());
+    trie.longest = std::max(trie.longest, text.size());
     for (char32_t character : text) content.add(character);
   }
   trie.content = content.done();

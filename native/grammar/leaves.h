@@ -44,6 +44,7 @@ struct Multiple {
 
 struct Texts {
   std::vector<TextsNode> nodes;
+  std::size_t longest = 0;
   Content content;
 };
 
@@ -63,6 +64,7 @@ class LeafTable {
   bool nullable(const Leaf& leaf) const;
   std::vector<LeafMove> moves(const Leaf& leaf) const;
   Content content(const Leaf& leaf) const;
+  std::size_t longest_text(const Leaf& leaf) const { return texts_[std::size_t(leaf.data)].longest; }
   std::int32_t text_index(const Leaf& leaf) const {
     return texts_[std::size_t(leaf.data)].nodes[std::size_t(leaf.state)].index;
   }

@@ -75,11 +75,12 @@ void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
   struct Open {
     std::uint32_t place, end;  // of the nodes below that are still to come
     std::uint32_t last;        // in the order of tokens, of all below
-    int state;
+    int state, lasting;
     const ByteSet* begins;
   };
   const auto open = [&](std::uint32_t node, int state) {
-    return Open{trie.children(node), trie.children(node + 1), trie.last(node), state, &automaton_.begins(state)};
+    return Open{trie.children(node), trie.children(node + 1), trie.last(node), state,
+                with_reference ? automaton_.state(state).lasting : 0, &automaton_.begins(state)};
   };
   std::vector<Open> path{open(0, start)};
   for (std::uint32_t visited = 1; !path.empty();) {
@@ -92,6 +93,10 @@ void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
     if (++visited % kVisitsAtOnce == 0) Allowance::spend(kVisitsAtOnce);
     const std::uint32_t node = trie.child(above.place++);
     const TrieNode here = trie.node(node);
+    if (above.lasting > 0 && goes_on(above.lasting, node)) {  // nothing ends there, so it goes on as anywhere
+      add_range(found.as_reference, {here.first, trie.last(node)});
+      continue;
+    }
     const int target = automaton_.step(above.state, here.byte);
     if (target == kDead) continue;
     const State& state = automaton_.state(target);

@@ -107,6 +107,7 @@ class MaskMaker {
   // Subtrees of the vocabulary's trie of which all tokens stay inside a rule, without a look at each.
   bool take_whole(std::uint32_t node, int state, bool with_reference, Found& found);
   bool as_reference(int state, Found& found) const;
+  bool goes_on(int lasting, std::uint32_t node) const;
   bool stays(int state, const BytesBelow& below) const;
   bool runs_on(int state, std::uint32_t node) const;
   bool allowed(const Pair& pair, std::int32_t token);

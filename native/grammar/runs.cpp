@@ -40,16 +40,55 @@ Ascii alike(const Moves& moves, const Ascii& set) {
   return best;
 }
 
+// The target of all characters from `low` to `high`; kDead where none leads on, kUnknown where they differ.
+int target_of(const Moves& moves, std::uint32_t low, std::uint32_t high) {
+  for (const Move& move : moves) {
+    if (move.high < low) continue;
+    if (move.low > high) break;
+    return move.low <= low && high <= move.high ? move.target : kUnknown;
+  }
+  return kDead;
+}
+
 }  // namespace
+
+// All first bytes of characters that lead where the character `code` leads.
+std::uint64_t Automaton::leads_alike(const TextPlace& place, std::uint32_t code) const {
+  std::vector<const Moves*> lists{&place.algebra->live_moves(place.expression)};
+  if (place.watch >= 0) {
+    const Watch& watch = watches_[std::size_t(place.watch)];
+    lists.push_back(&watch.algebra->moves(watch.texts));
+    for (int expression : watch.classes) lists.push_back(&watch.algebra->moves(expression));
+  }
+  std::uint64_t leads = 0;
+  for (int byte = 0xC2; byte <= 0xF4; ++byte) {
+    Partial begun;
+    begin_utf8(std::uint8_t(byte), begun);
+    bool same = true;
+    for (const Moves* moves : lists)
+      same = same && target_of(*moves, begun.low, begun.high) == target_of(*moves, code, code);
+    if (same) leads |= std::uint64_t(1) << (byte - 0xC0);
+  }
+  return leads;
+}
 
 void Automaton::find_run(int index) {
   State& state = *states_[std::size_t(index)];
   state.run_known = true;
   if (state.pairs.size() != 1 || !state.endings.empty()) return;
   const Position& here = position(state.pairs[0].position);
+  if (here.kind != Position::Kind::text) return;
   const TextPlace& place = here.text;
+  if (place.partial.left > 0 && (place.mode == Mode::utf8 || place.mode == Mode::plain)) {
+    const Term& term = place.algebra->term(place.expression);
+    if (place.watch >= 0 || term.kind != TermKind::concat || term.first != place.algebra->any_character) return;
+    int target = index;
+    for (int left = place.partial.left; left > 0 && target != kDead; --left) target = step(target, 0x80);
+    states_[std::size_t(index)]->run = {{0, 0}, 0, target, true};
+    return;
+  }
   const bool whole = place.mode == Mode::body || (place.mode == Mode::plain && place.partial == Partial{});
-  if (here.kind != Position::Kind::text || !whole) return;
+  if (!whole) return;
   Ascii set;
   for (const Move& move : place.algebra->live_moves(place.expression)) {
     const Ascii covered = range(move.low, move.high);
@@ -68,9 +107,9 @@ void Automaton::find_run(int index) {
   }
   if (set.count() == 0) return;
   const int byte = set.words[0] ? std::countr_zero(set.words[0]) : 64 + std::countr_zero(set.words[1]);
+  const std::uint64_t leads = leads_alike(place, std::uint32_t(byte));
   const int target = step(index, std::uint8_t(byte));
-  State& found = *states_[std::size_t(index)];
-  found.run = {{set.words[0], set.words[1]}, target};
+  states_[std::size_t(index)]->run = {{set.words[0], set.words[1]}, leads, target};
 }
 
 }  // namespace octavo::grammar

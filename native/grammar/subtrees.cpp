@@ -30,16 +30,27 @@ bool MaskMaker::stays(int state, const BytesBelow& below) const {
   return !below.others || (loop->others && below.utf8);
 }
 
+// Whether tokens of a subtree, its first byte included, stay in a string where so many characters may come, whichever.
+bool MaskMaker::goes_on(int lasting, std::uint32_t node) const {
+  const TrieNode here = vocabulary_->trie().node(node);
+  if (here.byte == '"' || (vocabulary_->trie().below(node).ascii[0] >> '"' & 1)) return false;
+  return lasting == kEndless || (here.characters != UINT8_MAX && lasting > here.characters);
+}
+
 // Every byte below leads on, and it does not matter which it is, as often as characters come.
 bool MaskMaker::runs_on(int state, std::uint32_t node) const {
   const TrieNode here = vocabulary_->trie().node(node);
   const BytesBelow& below = vocabulary_->trie().below(node);
-  if (here.end - node < kFewNodes || below.others || here.characters == UINT8_MAX) return false;
+  if (here.end - node < kFewNodes || (below.others && !below.utf8) || here.characters == UINT8_MAX) return false;
+  const Run begun = automaton_.run(state);
+  if (begun.target == kDead) return false;
+  if (begun.within) state = begun.target;
   for (int left = here.characters;; --left) {
     if (!automaton_.state(state).endings.empty()) return false;
     if (left == 0) return true;
     const Run& run = automaton_.run(state);
-    if (run.target == kDead || (below.ascii[0] & ~run.ascii[0]) != 0 || (below.ascii[1] & ~run.ascii[1]) != 0)
+    if (run.target == kDead || run.within || (below.ascii[0] & ~run.ascii[0]) != 0 ||
+        (below.ascii[1] & ~run.ascii[1]) != 0 || (below.leads & ~run.leads) != 0)
       return false;
     if (run.target == state) return true;
     state = run.target;

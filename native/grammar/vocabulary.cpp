@@ -99,9 +99,11 @@ void Trie::find_bytes_below() {
     const std::uint8_t byte = nodes_[node].byte;
     if (byte < 0x80) above.ascii[byte / 64] |= std::uint64_t(1) << (byte % 64);
     else above.others = true;
+    if (byte >= 0xC0) above.leads |= std::uint64_t(1) << (byte - 0xC0);
     above.ascii[0] |= here.ascii[0];
     above.ascii[1] |= here.ascii[1];
     above.others |= here.others;
+    above.leads |= here.leads;
     above.utf8 = above.utf8 && good && here.utf8;
   };
   for (std::uint32_t node = 1; node < nodes_[0].end; ++node) {

@@ -21,6 +21,7 @@ struct TrieNode {
 struct BytesBelow {
   std::uint64_t ascii[2] = {0, 0};
   bool others = false;  // some byte is not ASCII
+  std::uint64_t leads = 0;  // of those from 0xC0 on
   bool utf8 = true;     // whole characters follow, of which the last may be unfinished
 };
 

@@ -18,9 +18,18 @@ ENDS = ["", ".", "1", "\u00e9", '"', '":', '", "', "@a"]
 TOKENS = [
     *(word + end for word in WORDS for end in ENDS),
     *('{"' + word for word in WORDS),
-    *'[]{}":,.1@\u00e9',
+    *(
+        begin + word + end
+        for begin in ("\u00e9", "\u4e2d", "\u2190")
+        for word in WORDS[:14]
+        for end in ("", '"', "\u00e9", "\\n")
+    ),
+    *map(chr, range(0x2000, 0x2018)),  # of one first byte, the last of them no spaces
+    *'[]{}":,.1@\u00e9\n',
 ]
-INFO = TokenizerInfo([*(token.encode() for token in TOKENS), b""], stop_token_ids=[len(TOKENS)])
+PIECES = [b"\xe4", b"\xb8", b"\xad", b"a\xe4\xb8", b'\xad"', b"\\", b'\\"', b"\\u00", b"a\xff"]
+BYTES = [*(token.encode() for token in TOKENS), *PIECES]
+INFO = TokenizerInfo([*BYTES, b""], stop_token_ids=[len(BYTES)])
 
 
 def values(schema: object) -> Callable[[], Grammar]:
@@ -37,6 +46,21 @@ GRAMMARS: dict[str, Callable[[], Grammar]] = {
     "keys of a pattern": values(
         {"type": "object", "patternProperties": {"^[ab]{1,6}$": {"const": 1}}, "additionalProperties": False}
     ),
+    "found anywhere": values({"type": "string", "pattern": "ab{2}"}),
+    "two found anywhere": values({"type": "string", "allOf": [{"pattern": "a[b\u00e9]"}, {"pattern": "ba"}]}),
+    "found, but not too late": values({"type": "string", "pattern": "bab", "maxLength": 6}),
+    "never found": values({"type": "string", "not": {"pattern": "ab"}}),
+    "as long as said": values({"type": "string", "minLength": 5, "maxLength": 5}),
+    "not too short": values({"type": "string", "minLength": 4, "maxLength": 400}),
+    "other than some": values({"type": "string", "not": {"enum": ["ab", "abba", "\u00e9"]}}),
+    "long, or with a sign": values({"anyOf": [{"pattern": "@"}, {"minLength": 9}], "type": "string"}),
+    "words": values({"type": "string", "pattern": "^(\\S+\\s){0,3}\\S+$", "maxLength": 50}),
+    "a line": values({"type": "string", "pattern": "^.{2,}$"}),
+    "no A": values({"type": "string", "pattern": "^[^a\u4e2d]*$"}),
+    "keys in which something is found": values(
+        {"type": "object", "patternProperties": {"a.b": {"const": 1}, "\u00e9": {"const": "a"}}}
+    ),
+    "long keys": values({"type": "object", "propertyNames": {"minLength": 3}, "minProperties": 1}),
     "names and others": values(
         {"type": "object", "properties": {"abba": {"const": 1}, "ab": {"const": "a"}}, "required": ["ab"]}
     ),

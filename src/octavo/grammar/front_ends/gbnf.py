@@ -58,7 +58,9 @@ class Sequence_(Silent):  # noqa: N801 - the bare name is typing's
         result: list[tuple[Position, Return | None]] = []
         if least == 0:
             result.append((Sequence_(self.rules, rest), None))
-        if most != 0:
+        if most == 1:
+            result.append((Sequence_(self.rules, (body, *rest)), None))
+        elif most != 0:
             again = ("repeat", body, max(least - 1, 0), most if most == UNBOUNDED else most - 1)
             result.append((Sequence_(self.rules, (body, again, *rest)), None))
         return result
@@ -267,5 +269,5 @@ def compile_gbnf(text: str, root: str = "root") -> Position:
     productive = trim(rules.items, lambda item: rules.algebra.live(item[1]))
     if root not in productive:
         raise GrammarEmptyError(f"no text can ever complete the rule {root!r}")
-    rules.items = remove_left_recursion(productive, lambda item: rules.algebra.nullable(item[1]))
+    rules.items = remove_left_recursion(productive, root, lambda item: rules.algebra.nullable(item[1]))
     return Sequence_(rules, (("rule", root),))

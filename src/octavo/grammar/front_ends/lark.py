@@ -75,7 +75,7 @@ class _Compiler:
         productive = trim(self.items, lambda item: True)
         if start not in productive:
             raise GrammarEmptyError(f"no text can ever complete the rule {start!r}")
-        rules = remove_left_recursion(productive, lambda item: item[1][0] == "end")
+        rules = remove_left_recursion(productive, start, lambda item: item[1][0] == "end", _called_at_once)
         lexer = Lexer(self.algebra, self.terminals.list, every)
         lexer.let_follow(neighbours(rules, start, every))
         return TokenRules(lexer, rules, modes).start(start)
@@ -158,6 +158,12 @@ class _Compiler:
         if len(key) > 5_000:
             raise GrammarTooComplexError(f"the template {name!r} grows without end")
         return self._queue(key, filled)
+
+
+def _called_at_once(item: Item) -> Item | None:
+    """The item of a mode, or of a line, whose indentation may be none."""
+    leaf = item[1]
+    return leaf[-1] if leaf[0] in ("mode", "line") else None
 
 
 def _fill(tree: Tree, arguments: dict[str, Tree]) -> Tree:

@@ -195,8 +195,7 @@ class LarkParser:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise GrammarTooComplexError(f"a rule nests groups over {MAX_DEPTH} deep")
-        self._bar()
-        options = [self._sequence()]
+        options = [self._sequence()]  # empty where a | comes first, as Lark has it
         while self._bar():
             options.append(self._sequence())
         self._skip_lines()

@@ -15,6 +15,7 @@ from octavo.grammar.expressions import UNBOUNDED
 
 Item = tuple[Any, ...]
 MAX_ALTERNATIVES = 20_000
+MAX_STEPS = 2_000
 
 
 def trim(items: dict[str, Item], alive: Callable[[Item], bool]) -> dict[str, Item]:
@@ -56,9 +57,17 @@ def _cut(item: Item, rules: set[str], alive: Callable[[Item], bool]) -> Item:
 
 
 class _Grammar:
-    def __init__(self, items: dict[str, Item], nullable_text: Callable[[Item], bool]) -> None:
+    """`inside` gives what a text calls before any byte, for those that stand around an item instead."""
+
+    def __init__(
+        self,
+        items: dict[str, Item],
+        nullable_text: Callable[[Item], bool],
+        inside: Callable[[Item], Item | None],
+    ) -> None:
         self.items = dict(items)
         self.nullable_text = nullable_text
+        self.inside = inside
         self.nullable: set[str] = set()
         grew = True
         while grew:
@@ -71,7 +80,8 @@ class _Grammar:
     def is_nullable(self, item: Item) -> bool:
         kind = item[0]
         if kind == "text":
-            return self.nullable_text(item)
+            inner = self.inside(item)
+            return self.nullable_text(item) if inner is None else self.is_nullable(inner)
         if kind == "rule":
             return item[1] in self.nullable
         if kind == "repeat":
@@ -80,28 +90,85 @@ class _Grammar:
 
     def beginnings(self, item: Item) -> set[str]:
         """The rules that can be called before any byte."""
+        return {name for name, _ in self._leading(item, True)}
+
+    def nesting(self, item: Item) -> set[str]:
+        """Those of them behind which something of the item is still to come, be it empty."""
+        return {name for name, last in self._leading(item, True) if not last}
+
+    def _leading(self, item: Item, last: bool) -> set[tuple[str, bool]]:
         kind = item[0]
         if kind == "rule":
-            return {item[1]}
+            return {(item[1], last)}
         if kind == "repeat":
-            return self.beginnings(item[1])
-        result: set[str] = set()
-        if kind in ("seq", "alt"):
-            for part in item[1]:
-                result |= self.beginnings(part)
-                if kind == "seq" and not self.is_nullable(part):
-                    break
+            return self._leading(item[1], last and item[3] == 1)
+        if kind == "text":
+            inner = self.inside(item)
+            return set() if inner is None else self._leading(inner, last)
+        result: set[tuple[str, bool]] = set()
+        for index, part in enumerate(item[1]):
+            result |= self._leading(part, last and (kind == "alt" or index == len(item[1]) - 1))
+            if kind == "seq" and not self.is_nullable(part):
+                break
         return result
 
 
-def remove_left_recursion(items: dict[str, Item], nullable_text: Callable[[Item], bool]) -> dict[str, Item]:
-    grammar = _Grammar(items, nullable_text)
+def remove_left_recursion(
+    items: dict[str, Item],
+    start: str,
+    nullable_text: Callable[[Item], bool],
+    inside: Callable[[Item], Item | None] = lambda item: None,
+) -> dict[str, Item]:
+    """The same language from `start`, without a rule that calls itself before any text; refuses those that do
+    so behind something that can be empty.
+    """
+    written = _without_plain(items, nullable_text, inside)
+    grammar = _Grammar(written, nullable_text, inside)
+    begins = {name: grammar.beginnings(item) for name, item in written.items()}
+    used = {start, *_reachable({name: _rules_in(item) for name, item in written.items()}, start)}
+    for name in sorted(used):
+        if any(
+            name == other or name in _reachable(begins, other) for other in grammar.nesting(written[name])
+        ):
+            raise _refusal(items, name, _Grammar(items, nullable_text, inside))
+    return written
+
+
+def _refusal(items: dict[str, Item], name: str, grammar: _Grammar) -> GrammarUnsupportedError:
+    """With the shortest way from the rule to itself without any text, in the grammar as it was given."""
+    row = [[name]]
+    for way in row:
+        following = sorted(grammar.beginnings(items[way[-1]]))
+        if name in following:
+            row = [[*way, name]]
+            break
+        row += [[*way, other] for other in following if all(other not in known for known in row)]
+    return GrammarUnsupportedError(
+        f"the rule {name!r} calls itself before any text, around something that can be empty: "
+        f"{' -> '.join(row[0])}; let it begin with text, or repeat with *"
+    )
+
+
+def _rules_in(item: Item) -> set[str]:
+    if item[0] == "rule":
+        return {item[1]}
+    parts = item[1] if item[0] in ("seq", "alt") else [p for p in item[1:] if isinstance(p, tuple)]
+    return set().union(*(_rules_in(part) for part in parts if part and isinstance(part, tuple)))
+
+
+def _without_plain(
+    items: dict[str, Item],
+    nullable_text: Callable[[Item], bool],
+    inside: Callable[[Item], Item | None],
+) -> dict[str, Item]:
+    grammar = _Grammar(items, nullable_text, inside)
     begins = {name: grammar.beginnings(item) for name, item in items.items()}
     circular = [name for name in items if name in _reachable(begins, name)]
     done: list[str] = []
     for name in circular:
         circle = {other for other in _reachable(begins, name) if name in _reachable(begins, other)}
         sequences = _sequences(grammar.items[name])
+        written = 0
         while True:
             leading = [i for i, s in enumerate(sequences) if s and s[0][0] == "rule" and s[0][1] in done
                        and s[0][1] in circle]  # fmt: skip
@@ -110,16 +177,19 @@ def remove_left_recursion(items: dict[str, Item], nullable_text: Callable[[Item]
             index = leading[0]
             first, *rest = sequences.pop(index)
             sequences[index:index] = [(*option, *rest) for option in _sequences(grammar.items[first[1]])]
+            written += 1
+            if written > MAX_STEPS:  # without an end, which takes something empty
+                raise _refusal(items, name, _Grammar(items, nullable_text, inside))
             if len(sequences) > MAX_ALTERNATIVES:
                 raise GrammarTooComplexError(
                     f"the left recursion of {name!r} cannot be written out within the limits"
                 )
-        grammar.items[name] = _direct(grammar, name, sequences, circle)
+        grammar.items[name] = _direct(name, sequences)
         done.append(name)
     return grammar.items
 
 
-def _direct(grammar: _Grammar, name: str, sequences: list[tuple[Item, ...]], circle: set[str]) -> Item:
+def _direct(name: str, sequences: list[tuple[Item, ...]]) -> Item:
     """A -> A x | b  as  b x*."""
     bases, tails = [], []
     for sequence in sequences:
@@ -127,13 +197,6 @@ def _direct(grammar: _Grammar, name: str, sequences: list[tuple[Item, ...]], cir
             if sequence[1:]:
                 tails.append(("seq", sequence[1:]))
             continue
-        first = 0
-        while first < len(sequence) and grammar.is_nullable(sequence[first]):
-            first += 1
-        if first and grammar.beginnings(("seq", sequence)) & circle:
-            raise GrammarUnsupportedError(
-                f"the rule {name!r} calls itself behind something that can be empty"
-            )
         bases.append(("seq", sequence))
     if not bases:
         raise GrammarUnsupportedError(f"the rule {name!r} begins only with itself")
@@ -142,13 +205,19 @@ def _direct(grammar: _Grammar, name: str, sequences: list[tuple[Item, ...]], cir
 
 
 def _sequences(item: Item) -> list[tuple[Item, ...]]:
-    """The alternatives of an item, groups at their beginnings opened."""
+    """The alternatives of an item, groups and repeats opened at their beginnings."""
     if item[0] == "alt":
         return [sequence for part in item[1] for sequence in _sequences(part)]
     if item[0] == "seq":
         if not item[1]:
             return [()]
         return [(*first, *item[1][1:]) for first in _sequences(item[1][0])]
+    if item[0] == "repeat" and item[3] != 0:
+        _, body, least, most = item
+        again = ("repeat", body, max(least - 1, 0), most if most == UNBOUNDED else most - 1)
+        firsts = _sequences(body)
+        begun = [(*first, again) if most != 1 else first for first in firsts if first]
+        return [(), *begun] if least == 0 or () in firsts else begun
     return [(item,)]
 
 

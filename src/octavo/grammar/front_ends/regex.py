@@ -12,7 +12,7 @@ from collections.abc import Callable
 from itertools import groupby
 
 from octavo.grammar.errors import GrammarUnsupportedError
-from octavo.grammar.expressions import UNBOUNDED, Algebra, invert_intervals
+from octavo.grammar.expressions import UNBOUNDED, Algebra
 from octavo.grammar.front_ends.characters import named_class
 from octavo.grammar.front_ends.regex_syntax import RegexParser, Tree
 
@@ -32,7 +32,7 @@ class RegexCompiler:
         self.algebra = algebra
         words = named_class("w", dialect)
         self.word = algebra.characters(words)
-        self.other = algebra.characters(invert_intervals(words))
+        self.other = algebra.characters(named_class("W", dialect))
         self.ends_with = {
             WORD: algebra.concat(algebra.anything, self.word),
             OTHER: algebra.concat(algebra.anything, self.other),
@@ -40,6 +40,7 @@ class RegexCompiler:
         self._kept: list[Tree] = []  # trees made here, alive because the tables below know them by identity
         self._pure: dict[int, bool] = {}
         self._sensitive: dict[int, bool] = {}
+        self._made: dict[int, tuple[Tree, int]] = {}  # with the tree, so that no other gets its identity
 
     def compile(self, tree: Tree, search: bool) -> int:
         algebra = self.algebra
@@ -72,6 +73,12 @@ class RegexCompiler:
         return found
 
     def _plain(self, tree: Tree) -> int:
+        known = self._made.get(id(tree))
+        if known is None:
+            known = self._made[id(tree)] = (tree, self._make_plain(tree))
+        return known[1]
+
+    def _make_plain(self, tree: Tree) -> int:
         algebra = self.algebra
         if tree[0] == "set":
             return algebra.characters(tree[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from octavo.grammar.errors import GrammarUnsupportedError
 from octavo.grammar.json_schema.cases import Case
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from octavo.grammar.json_schema.goals import Goals
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How many items there are (no further than it matters), how many each `contains` counted, which are
     taken.
     """
 
-    index: int = 0
+    size: int = 0
     counts: tuple[int, ...] = ()
     used: frozenset[str] = frozenset()
 
@@ -104,15 +103,17 @@ class ArrayShape:
         return Progress(counts=(0,) * len(self.contains))
 
     def satisfiable(self) -> bool:
+        if self.least == 0 and not self.contains:
+            return True  # as the empty array, whatever its items would be
         return self.can_finish(self.start())
 
     def may_close(self, progress: Progress) -> bool:
         enough = all(n >= c[3] for n, c in zip(progress.counts, self.contains, strict=True))
-        return progress.index >= self.least and enough
+        return progress.size >= self.least and enough
 
     def can_finish(self, progress: Progress) -> bool:
         limit = self.limit()
-        if limit is not None and (limit < self.least or progress.index > limit):
+        if limit is not None and (limit < self.least or progress.size > limit):
             return False
         for count, (low, high, literal, least, most) in zip(progress.counts, self.contains, strict=True):
             if most is not None and (count > most or most < least):
@@ -132,7 +133,7 @@ class ArrayShape:
     ) -> bool:
         places = 0
         indexes = sorted(
-            {max(progress.index, low), *(e for e in self._edges() if e >= progress.index), self.settled}
+            {max(progress.size, low), *(e for e in self._edges() if e >= progress.size), self.settled}
         )
         for position, index in enumerate(indexes):
             if index < low or (high is not None and index >= high) or (limit is not None and index >= limit):
@@ -148,7 +149,7 @@ class ArrayShape:
 
     def choices(self, progress: Progress) -> list[tuple[Goal, Progress]]:
         """What the next item may be, and what has been read after it."""
-        index = progress.index
+        index = progress.size
         limit = self.limit()
         if limit is not None and index >= limit:
             return []
@@ -187,7 +188,7 @@ class ArrayShape:
 
         for word in ("null", "true", "false"):
             if word not in used and scalars.constant(goal, word):
-                taken = ItemRead(self, replace(after, used=used | {word}))
+                taken = ItemRead(self, after._replace(used=used | {word}))
                 result.append((PlainText(algebra, algebra.literal(word)), taken))
         strings = scalars.strings(goal)
         before = [text[1:] for text in sorted(used) if text.startswith('"')]
@@ -318,4 +319,4 @@ class UniqueRead:
         text = self.shape.goals.labelled_text(label)
         if not text:  # some text that no other is equal to
             return ArrayPosition(self.shape, AFTER, self.progress)
-        return ArrayPosition(self.shape, AFTER, replace(self.progress, used=self.progress.used | {text}))
+        return ArrayPosition(self.shape, AFTER, self.progress._replace(used=self.progress.used | {text}))

@@ -13,11 +13,11 @@ from octavo.grammar.errors import (
 )
 from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formats import FORMATS
-from octavo.grammar.json_schema.formulas import ANNOTATIONS, ENFORCED
+from octavo.grammar.json_schema.formulas import ANNOTATIONS, ENFORCED, only_a_type
 from octavo.grammar.json_schema.goals import Goals, WholeSchema
 from octavo.grammar.layout import LAYOUTS
 from octavo.grammar.network import Position
-from octavo.grammar.report import Report
+from octavo.grammar.report import Findings, Report
 
 
 def compile_schema(
@@ -33,33 +33,38 @@ def compile_schema(
         raise GrammarError(f"layout is one of {', '.join(LAYOUTS)}, not {layout!r}")
     document = SchemaDocument(schema, resources)
     goals = Goals(document, any_order, layout, strict)
-    report = Report()
     try:
-        _survey(goals, report)
+        places = _survey(goals)
         start = goals.goal(frozenset({(document.root, True)}))
         satisfiable = goals.satisfiable(start)
     except RecursionError:
         raise GrammarTooComplexError("#: the schema nests too deep") from None
     if not satisfiable:
         raise GrammarEmptyError("#: no value satisfies this schema")
-    return WholeSchema(goals, start), report
+    return WholeSchema(goals, start), Report(find=lambda: _findings(goals, places))
 
 
-def _survey(goals: Goals, report: Report) -> None:
+def _survey(goals: Goals) -> set[str]:
     """Reads every schema that can be reached, so that what is wrong or not enforceable is said before any
-    text.
+    text; their places.
     """
     document, seen, work = goals.document, {goals.document.root}, [goals.document.root]
     beside: dict[str, list[str]] = {}  # by place, those that speak of the same value
     while work:
         place = work.pop()
-        schema, possible = document.at(place), goals.formulas.kinds(place)
+        schema = document.at(place)
+        if only_a_type(schema):
+            continue
+        possible = goals.formulas.kinds(place)
         if isinstance(schema, dict):
-            _check_keywords(goals, place, schema, report)
+            if "pattern" in schema or "patternProperties" in schema:
+                _check_patterns(goals, place, schema)
             if "number" in possible and not _OF_NUMBERS.isdisjoint(schema):
                 goals.scalars.number(frozenset({(place, True)}))
         for kind in _kinds(schema, possible):
-            same, below = places_in(goals.formulas.of(place, kind))
+            same: list[str] = []
+            below: list[str] = []
+            places_in(goals.formulas.of(place, kind), same, below)
             if same:
                 beside[place] = same
             for other in (*same, *below):
@@ -68,9 +73,7 @@ def _survey(goals: Goals, report: Report) -> None:
                     work.append(other)
     _check_cycles(goals, beside)
     _check_unique(goals, seen, beside)
-    for where, why in goals.formulas.approximated.items():
-        report.enforced = [known for known in report.enforced if known != where]
-        report.approximated[where] = why
+    return seen
 
 
 def _check_cycles(goals: Goals, beside: dict[str, list[str]]) -> None:
@@ -122,53 +125,63 @@ def _kinds(schema: Any, possible: frozenset[str]) -> list[str]:
     return kinds or sorted(possible)[:1]
 
 
-def _check_keywords(goals: Goals, place: str, schema: dict[str, Any], report: Report) -> None:  # noqa: C901 - one branch for each kind
-    legacy = goals.document.draft_at(place) <= 7
-    for keyword in schema:
-        where = f"{place}/{keyword}"
-        if legacy and "$ref" in schema and keyword != "$ref":
-            report.ignored[where] = "beside $ref, which stands alone in this draft"
-        elif keyword in ("unevaluatedProperties", "unevaluatedItems") and goals.document.draft_at(place) <= 7:
-            report.ignored[where] = "is no keyword of this draft"
-        elif keyword == "format":
-            known = schema["format"] in FORMATS
-            if known:
-                report.enforced.append(where)
-            else:
-                report.ignored[where] = f"the format {schema['format']!r} is an annotation"
-        elif keyword == "pattern" and isinstance(schema[keyword], str):
-            goals.scalars.pattern(schema[keyword], where)
-            report.enforced.append(where)
-        elif keyword == "patternProperties" and isinstance(schema[keyword], dict):
-            for pattern in schema[keyword]:
-                goals.scalars.pattern(pattern, where)
-            report.enforced.append(where)
-        elif keyword == "dependencies" and not legacy:
-            report.ignored[where] = "is no keyword of this draft"
-        elif keyword in ENFORCED:
-            report.enforced.append(where)
-        elif keyword not in ANNOTATIONS:
-            report.ignored[where] = "is no keyword of JSON Schema: an annotation"
+def _check_patterns(goals: Goals, place: str, schema: dict[str, Any]) -> None:
+    if goals.document.draft_at(place) <= 7 and "$ref" in schema:
+        return
+    if isinstance(schema.get("pattern"), str):
+        goals.scalars.pattern(schema["pattern"], f"{place}/pattern")
+    if isinstance(schema.get("patternProperties"), dict):
+        for pattern in schema["patternProperties"]:
+            goals.scalars.pattern(pattern, f"{place}/patternProperties")
 
 
-def places_in(formula: Any) -> tuple[list[str], list[str]]:
-    """The subschemas that a formula speaks of: of the same value, and of values in it."""
+def _findings(goals: Goals, places: set[str]) -> Findings:
+    """What each keyword of the schemas at these places is to us."""
+    document, found = goals.document, Findings(approximated=dict(goals.formulas.approximated))
+    for place in sorted(places, key=lambda place: (len(place), place)):
+        schema = document.at(place)
+        for keyword in schema if isinstance(schema, dict) else ():
+            where = f"{place}/{keyword}"
+            why = _why_ignored(schema, keyword, document.draft_at(place))
+            if why:
+                found.ignored[where] = why
+            elif keyword not in ANNOTATIONS and where not in found.approximated:
+                found.enforced.append(where)
+    return found
+
+
+def _why_ignored(schema: dict[str, Any], keyword: str, draft: int) -> str:
+    legacy = draft <= 7
+    if legacy and "$ref" in schema and keyword != "$ref":
+        return "beside $ref, which stands alone in this draft"
+    if keyword in ("unevaluatedProperties", "unevaluatedItems") and legacy:
+        return "is no keyword of this draft"
+    if keyword == "dependencies" and not legacy:
+        return "is no keyword of this draft"
+    if keyword == "format" and schema["format"] not in FORMATS:
+        return f"the format {schema['format']!r} is an annotation"
+    if keyword not in ENFORCED and keyword not in ANNOTATIONS:
+        return "is no keyword of JSON Schema: an annotation"
+    return ""
+
+
+def places_in(formula: Any, same: list[str], below: list[str]) -> None:
+    """Adds the subschemas that a formula speaks of: of the same value, and of values in it."""
     if isinstance(formula, bool):
-        return [], []
+        return
     name = formula[0]
     if name in ("and", "or"):
-        parts = [places_in(part) for part in formula[1]]
-        return [place for same, _ in parts for place in same], [
-            place for _, below in parts for place in below
-        ]
-    if name == "not":
-        return places_in(formula[1])
-    if name == "one":
-        return list(formula[1]), []
-    if name == "place":
-        return [formula[1]], []
-    if name == "keys":
-        return [], [formula[1]]
-    if name == "values":
-        return [], [formula[2]]
-    return [], [formula[3]] if name in ("items", "contains") else []
+        for part in formula[1]:
+            places_in(part, same, below)
+    elif name == "not":
+        places_in(formula[1], same, below)
+    elif name == "one":
+        same += formula[1]
+    elif name == "place":
+        same.append(formula[1])
+    elif name == "keys":
+        below.append(formula[1])
+    elif name == "values":
+        below.append(formula[2])
+    elif name in ("items", "contains"):
+        below.append(formula[3])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
@@ -19,33 +20,47 @@ _DRAFTS = (
     ("2019-09", 2019),
     ("2020-12", 2020),
 )
-_LITERAL_KEYWORDS = ("enum", "const", "default", "examples", "example")
+_LITERAL_KEYWORDS = frozenset(("enum", "const", "default", "examples", "example"))
+_NAMES = frozenset(("$schema", "id", "$id", "$anchor", "$dynamicAnchor"))
+_CONTAINERS = (dict, list)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the names in a document say of a place: the URI and the draft that count there, and the resources
+    entered on the way to it, outermost first (its dynamic scope)."""
+
+    base: str
+    draft: int
+    scope: tuple[str, ...]
+    copied: bool = False  # a copy, for another scope
 
 
 class SchemaDocument:
     """Subschemas by place: a place is the name of a resource and a JSON pointer in it, such as
     "#/properties/a".
+
+    A place is looked at when it is asked for; those with names, beforehand.
     """
 
     def __init__(self, schema: Schema, resources: Mapping[str, Schema] | None = None) -> None:
         self._at: dict[str, Schema] = {}
-        self._base: dict[str, str] = {}
-        self._draft: dict[str, int] = {}
+        self._setting: dict[str, Setting] = {}
         self._named: dict[str, str] = {}  # absolute URI, perhaps with an anchor -> place
         self._anchored: dict[str, dict[str, str]] = {}  # resource -> its dynamic anchors -> places
-        #: By place, the resources entered on the way to it, outermost first: the dynamic scope.
-        self._scope: dict[str, tuple[str, ...]] = {}
         self._entered: dict[tuple[str, tuple[str, ...]], str] = {}  # copies for other scopes
-        self._copies: set[str] = set()
         self._resolved: dict[tuple[str, str], str] = {}  # base and reference -> place
         self._synthetic = 0
         self.draft = draft_of(schema, 2020)
         self.root = "#"
         for uri, other in (resources or {}).items():
             if isinstance(other, dict | bool):
-                self._index(uri + "#", other, uri, draft_of(other, self.draft))
+                self._look(uri + "#", other, Setting(uri, draft_of(other, self.draft), ()))
                 self._named.setdefault(uri, uri + "#")
-        self._index("#", schema, "", self.draft)
+        self._look(self.root, schema, Setting("", self.draft, ()))
+        for place in list(self._at):
+            for way in _named_parts(self._at[place]):
+                self.child(place, *way)
         self._named[""] = "#"
         anchors = [anchor for known in self._anchored.values() for anchor in known]
         #: Whether the meaning of a dynamic reference depends on the way to it.
@@ -55,20 +70,20 @@ class SchemaDocument:
         return self._at[place]
 
     def draft_at(self, place: str) -> int:
-        return self._draft.get(place, self.draft)
+        return self._setting[place].draft
 
     def same_resource(self, place: str, other: str) -> bool:
         """Whether references in both mean the same."""
-        return self._base[place] == self._base[other]
+        return self._setting[place].base == self._setting[other].base
 
     def child(self, place: str, *keys: str | int) -> str:
         """The place of a subschema below another; it need not be in the usual places for schemas."""
         value = self._at[place]
         for key in keys:
             value = value[key]
-            below = f"{place}/{str(key).replace('~', '~0').replace('/', '~1')}"
+            below = f"{place}/{_escaped(str(key))}"
             if below not in self._at:
-                self._index(below, value, self._base[place], self.draft_at(place), self._scope[place])
+                self._look(below, value, self._setting[place])
             place = below
         return place
 
@@ -76,57 +91,18 @@ class SchemaDocument:
         """A schema that we made ourselves, for a keyword of the schema `near`."""
         self._synthetic += 1
         place = f"{near}~{self._synthetic}"
-        self._at[place] = schema
-        self._base[place] = self._base[near]
-        self._draft[place], self._scope[place] = self.draft_at(near), self._scope[near]
-        if near in self._copies:
-            self._copies.add(place)
+        self._at[place], self._setting[place] = schema, self._setting[near]
         return place
 
-    def _index(
-        self,
-        start: str,
-        schema: Schema,
-        base: str,
-        draft: int,
-        scope: tuple[str, ...] = (),
-        copied: bool = False,
-    ) -> None:
-        work: list[tuple[str, Any, str, int, int, bool, tuple[str, ...]]]
-        work = [(start, schema, base, 0, draft, True, scope)]
-        copied = copied or start.rpartition("/")[0] in self._copies
-        while work:
-            place, value, base, depth, draft, is_schema, scope = work.pop()
-            if depth > MAX_DEPTH:
-                raise GrammarTooComplexError(f"the schema nests over {MAX_DEPTH} deep, at {place[:200]}")
-            if len(self._at) > MAX_NODES:
-                raise GrammarTooComplexError(f"the schema has over {MAX_NODES} parts")
-            if isinstance(value, dict):
-                if is_schema:
-                    base, draft = self._name(place, value, base, draft, copied)
-                children = [
-                    (key, item) for key, item in value.items() if isinstance(item, dict | list | bool)
-                ]
-            elif isinstance(value, list):
-                children = [(str(index), item) for index, item in enumerate(value)]
-            else:
-                children = []
-            scope = scope if base in scope else (*scope, base)
-            self._at[place], self._base[place], self._draft[place] = value, base, draft
-            self._scope[place] = scope
-            if copied:
-                self._copies.add(place)
-            for key, item in children:
-                if (
-                    is_schema
-                    and key in _LITERAL_KEYWORDS
-                    and isinstance(value, dict)
-                    and not isinstance(item, bool)
-                ):
-                    continue
-                below = f"{place}/{key.replace('~', '~0').replace('/', '~1')}"
-                holds_schemas = not (is_schema and isinstance(value, dict) and key in _MAPS)
-                work.append((below, item, base, depth + 1, draft, holds_schemas, scope))
+    def _look(self, place: str, value: Any, setting: Setting) -> None:
+        """Notes a place and its names."""
+        base, draft = setting.base, setting.draft
+        if isinstance(value, dict) and not _NAMES.isdisjoint(value):
+            base, draft = self._name(place, value, base, draft, setting.copied)
+        if base != setting.base or draft != setting.draft or base not in setting.scope:
+            scope = setting.scope if base in setting.scope else (*setting.scope, base)
+            setting = Setting(base, draft, scope, setting.copied)
+        self._at[place], self._setting[place] = value, setting
 
     def _name(
         self, place: str, schema: dict[str, Any], base: str, draft: int, copied: bool
@@ -158,13 +134,13 @@ class SchemaDocument:
         return self._enter(place, self._target(place, reference))
 
     def _target(self, place: str, reference: str) -> str:
-        key = (self._base[place], reference)
+        key = (self._setting[place].base, reference)
         if key not in self._resolved:
             self._resolved[key] = self._resolve(place, reference)
         return self._resolved[key]
 
     def _resolve(self, place: str, reference: str) -> str:
-        absolute = join(self._base[place], reference)
+        absolute = join(self._setting[place].base, reference)
         uri, fragment = urldefrag(absolute)
         if not fragment and uri in self._named:
             return self._named[uri]
@@ -206,7 +182,7 @@ class SchemaDocument:
         anchor = urldefrag(reference)[1]
         schema = self._at[target]
         if isinstance(schema, dict) and schema.get("$dynamicAnchor") == anchor:
-            for resource in self._scope[place]:
+            for resource in self._setting[place].scope:
                 if anchor in self._anchored.get(resource, {}):
                     target = self._anchored[resource][anchor]
                     break
@@ -216,18 +192,57 @@ class SchemaDocument:
         """The target as reached from `place`: a copy of it where dynamic references then mean another."""
         if not self._contested:
             return target
-        scope = self._anchoring((*self._scope[place], self._base[target]))
-        if scope == self._anchoring(self._scope[target]):
+        setting = self._setting[target]
+        scope = self._anchoring((*self._setting[place].scope, setting.base))
+        if scope == self._anchoring(setting.scope):
             return target
         key = (target, scope)
         if key not in self._entered:
             copy = self._entered[key] = f"{target}@{len(self._entered) + 1}"
-            self._index(copy, self._at[target], self._base[target], self.draft_at(target), scope, copied=True)
+            self._look(copy, self._at[target], replace(setting, scope=scope, copied=True))
         return self._entered[key]
 
     def _anchoring(self, scope: tuple[str, ...]) -> tuple[str, ...]:
         """Those resources of a scope that can matter."""
         return tuple(dict.fromkeys(resource for resource in scope if resource in self._anchored))
+
+
+def _escaped(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key
+
+
+def _named_parts(schema: Schema) -> list[list[str | int]]:
+    """Where below the root something may have a name or a draft of its own; bounds what there is."""
+    parts: list[tuple[Any, int, str | int, int, bool]] = [(schema, -1, "", 0, True)]
+    work, named = [0], []
+    while work:
+        index = work.pop()
+        value, _, _, depth, is_schema = parts[index]
+        if is_schema and index and isinstance(value, dict) and not _NAMES.isdisjoint(value):
+            named.append(index)
+        for key, item in _members(value):
+            if isinstance(item, _CONTAINERS) and not (is_schema and key in _LITERAL_KEYWORDS):
+                work.append(len(parts))
+                parts.append((item, index, key, depth + 1, not (is_schema and key in _MAPS)))
+        if depth > MAX_DEPTH:
+            raise GrammarTooComplexError(f"the schema nests over {MAX_DEPTH} deep")
+        if len(parts) > MAX_NODES:
+            raise GrammarTooComplexError(f"the schema has over {MAX_NODES} parts")
+    ways = []
+    for index in named:
+        way: list[str | int] = []
+        while index > 0:
+            _, above, key, _, _ = parts[index]
+            way.insert(0, key)
+            index = above
+        ways.append(way)
+    return ways
+
+
+def _members(value: Any) -> Iterable[tuple[str | int, Any]]:
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
 
 
 def join(base: str, reference: str) -> str:

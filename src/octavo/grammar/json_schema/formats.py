@@ -7,6 +7,10 @@ taken: what is generated is then valid for every reader.
 
 from __future__ import annotations
 
+from functools import cache
+
+from octavo.grammar.front_ends.regex_syntax import RegexParser, Tree
+
 _LEAP = r"(?:(?:[02468][048]|[13579][26])00|\d\d(?:0[48]|[2468][048]|[13579][26]))"
 _DATE = (
     r"(?:\d{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)"
@@ -81,3 +85,19 @@ WIDEST: dict[str, str] = {
     "uuid": r"^[0-9A-Fa-f-]+$",
     "ipv6": r":",
 }
+
+
+@cache
+def format_tree(name: str, widest: bool = False) -> Tree:
+    """The regular expression of a format, read once; equal parts of it are one tree, compiled once."""
+    exact = f"^(?:{FORMATS[name]})$"
+    return _shared(RegexParser(WIDEST.get(name, exact) if widest else exact).parse(), {})
+
+
+def _shared(tree: Tree, known: dict[Tree, Tree]) -> Tree:
+    parts = [_shared(p, known) if isinstance(p, tuple) and p and isinstance(p[0], str) else p for p in tree]
+    key = tuple(id(p) if isinstance(p, tuple) and p and isinstance(p[0], str) else p for p in parts)
+    if isinstance(parts[-1], list):
+        parts[-1] = [_shared(p, known) for p in parts[-1]]
+        key = (*key[:-1], *map(id, parts[-1]))
+    return known.setdefault(key, tuple(parts))

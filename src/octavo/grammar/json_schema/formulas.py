@@ -7,6 +7,7 @@ left out, as the standard says.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from octavo.grammar.errors import GrammarSyntaxError, GrammarUnsupportedError
@@ -16,8 +17,15 @@ from octavo.grammar.json_schema.unevaluated import Unevaluated
 
 Formula = Any
 TYPES = ("null", "false", "true", "number", "string", "array", "object")
-_NAMES = {"null": {"null"}, "boolean": {"false", "true"}, "number": {"number"}, "integer": {"number"},
-          "string": {"string"}, "array": {"array"}, "object": {"object"}}  # fmt: skip
+TYPE_NAMES = {
+    "null": frozenset({"null"}),
+    "boolean": frozenset({"false", "true"}),
+    "number": frozenset({"number"}),
+    "integer": frozenset({"number"}),
+    "string": frozenset({"string"}),
+    "array": frozenset({"array"}),
+    "object": frozenset({"object"}),
+}
 EVERY_TYPE = frozenset(TYPES)
 
 #: Keywords that say nothing about which values are valid.
@@ -37,6 +45,29 @@ ENFORCED = frozenset(
     exclusiveMinimum exclusiveMaximum multipleOf unevaluatedProperties unevaluatedItems
     """.split()
 )
+_LOGIC = frozenset("allOf anyOf oneOf not if $ref $dynamicRef $recursiveRef".split())
+#: The keywords that speak of one type only.
+_ATOMS: dict[str, frozenset[str]] = {kind: frozenset() for kind in ("null", "false", "true")} | {
+    "number": frozenset("minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split()),
+    "string": frozenset("minLength maxLength pattern format".split()),
+    "array": frozenset(
+        """items prefixItems additionalItems minItems maxItems uniqueItems contains minContains maxContains
+        unevaluatedItems""".split()
+    ),
+    "object": frozenset(
+        """properties required additionalProperties patternProperties propertyNames minProperties
+        maxProperties dependencies dependentRequired dependentSchemas unevaluatedProperties""".split()
+    ),
+}
+_SAYING = ENFORCED - {"type"}
+
+
+def only_a_type(schema: Any) -> bool:
+    """Whether there is nothing but perhaps a type, which is one: no mistake, no other schema, and values."""
+    if not isinstance(schema, dict) or not _SAYING.isdisjoint(schema):
+        return False
+    declared = schema.get("type", "string")
+    return isinstance(declared, str) and declared in TYPE_NAMES
 
 
 class Formulas:
@@ -47,6 +78,12 @@ class Formulas:
         self.strict = strict
         self.approximated: dict[str, str] = {}  # where not strict: what is left out, and why
         self._unevaluated = Unevaluated(document)
+        self._atoms: dict[str, Callable[[str, dict[str, Any]], list[Formula]]] = {
+            "number": number_atoms,
+            "string": string_atoms,
+            "array": self._array,
+            "object": self._object,
+        }
         self._made: dict[tuple[str, str], Formula] = {}
         self._kinds: dict[str, frozenset[str]] = {}
 
@@ -68,10 +105,12 @@ class Formulas:
         declared = schema.get("type") if isinstance(schema, dict) else None
         if declared is None or ("$ref" in schema and self.document.draft_at(place) <= 7):
             return EVERY_TYPE
+        if isinstance(declared, str):
+            return TYPE_NAMES.get(declared, EVERY_TYPE)
         names = declared if isinstance(declared, list) else [declared]
-        if not all(isinstance(name, str) and name in _NAMES for name in names):
+        if not all(isinstance(name, str) and name in TYPE_NAMES for name in names):
             return EVERY_TYPE
-        return frozenset(kind for name in names for kind in _NAMES[name])
+        return frozenset(kind for name in names for kind in TYPE_NAMES[name])
 
     def _formula(self, place: str, kind: str) -> Formula:
         schema = self.document.at(place)
@@ -83,18 +122,15 @@ class Formulas:
             )
         if "$ref" in schema and self.document.draft_at(place) <= 7:
             return ("place", self._reference(place, schema))
-        parts: list[Formula] = [self._type(place, schema, kind), *self._values(place, schema, kind)]
+        parts: list[Formula] = [self._type(place, schema, kind)]
+        if "enum" in schema or "const" in schema:
+            parts += self._values(place, schema, kind)
         if False in parts:
             return False
-        parts += self._logic(place, schema)
-        if kind == "number":
-            parts += number_atoms(place, schema)
-        elif kind == "string":
-            parts += string_atoms(place, schema)
-        elif kind == "array":
-            parts += self._array(place, schema)
-        elif kind == "object":
-            parts += self._object(place, schema)
+        if not _LOGIC.isdisjoint(schema):
+            parts += self._logic(place, schema)
+        if not _ATOMS[kind].isdisjoint(schema):
+            parts += self._atoms[kind](place, schema)
         return ("and", [part for part in parts if part is not True])
 
     def _reference(self, place: str, schema: dict[str, Any]) -> str:
@@ -113,9 +149,9 @@ class Formulas:
                 options.append(("place", self.document.child(place, "type", index)))
             elif name == "any" and self.document.draft_at(place) <= 4:
                 return True
-            elif not isinstance(name, str) or name not in _NAMES:
+            elif not isinstance(name, str) or name not in TYPE_NAMES:
                 raise GrammarSyntaxError(f"{place}/type: {name!r} is not a type")
-            elif kind in _NAMES[name]:
+            elif kind in TYPE_NAMES[name]:
                 if name != "integer":
                     return True
                 options.append(("integer", self.document.draft_at(place) > 4))

@@ -12,7 +12,7 @@ from octavo.grammar.expressions import Algebra
 from octavo.grammar.json_schema.arrays import ArrayPosition, ArrayShape
 from octavo.grammar.json_schema.cases import CaseFinder
 from octavo.grammar.json_schema.document import SchemaDocument
-from octavo.grammar.json_schema.formulas import ANNOTATIONS, EVERY_TYPE, Formulas
+from octavo.grammar.json_schema.formulas import ANNOTATIONS, EVERY_TYPE, Formulas, only_a_type
 from octavo.grammar.json_schema.object_positions import ObjectPosition
 from octavo.grammar.json_schema.objects import ObjectShape
 from octavo.grammar.json_schema.scalars import Goal, Scalars
@@ -192,6 +192,10 @@ class Goals:
         return answer
 
     def _decide(self, goal: Goal, kind: str) -> bool:
+        if kind == "any" and len(goal) == 1:
+            ((place, holds),) = goal
+            if holds and only_a_type(self.document.at(place)):
+                return True
         kinds = self.kinds(goal)
         if kind == "any" and self._has_scalar(goal, kinds):
             return True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from octavo.grammar.json_schema.cases import Case
 from octavo.grammar.json_schema.scalars import Goal
@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 MAX_CLASSES = 6  # of unnamed keys, told apart in every combination
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What has been read: `seen` is the next index in order, or a bit set of names; counts stop where they
-    stop mattering; `pending` are existence claims still to be met; `used` the unnamed keys that must not come
-    again."""
+class Progress(NamedTuple):
+    """What has been read: `seen` is the next index in order, or a bit set of names; `keys` is how many there
+    were, no further than it matters; `pending` are existence claims still to be met; `used` the unnamed keys
+    that must not come again."""
 
     seen: int = 0
-    count: int = 0
+    keys: int = 0
     pending: int = 0
     used: frozenset[str] = frozenset()
 
@@ -203,7 +202,7 @@ class ObjectShape:
         return [index for index in self._needed if index >= progress.seen]
 
     def may_close(self, progress: Progress) -> bool:
-        enough = not self.counts or progress.count >= self.least
+        enough = not self.counts or progress.keys >= self.least
         return enough and not progress.pending and not self.missing(progress)
 
     def can_finish(self, progress: Progress) -> bool:
@@ -216,9 +215,9 @@ class ObjectShape:
         remaining = self.remaining(progress)
         extras = self.goals.algebra.live(self._unnamed(progress))
         if self.counts:
-            if self.most is not None and progress.count + len(missing) > self.most:
+            if self.most is not None and progress.keys + len(missing) > self.most:
                 return False
-            if not extras and progress.count + len(remaining) < self.least:
+            if not extras and progress.keys + len(remaining) < self.least:
                 return False
         return all(
             self._claimable(i, remaining, extras)
@@ -300,25 +299,25 @@ class ObjectShape:
         return None
 
     def _captures(self, progress: Progress) -> bool:
-        return bool(self.claims) or (self.distinct and progress.count < self.least)
+        return bool(self.claims) or (self.distinct and progress.keys < self.least)
 
     def _leads_on(self, progress: Progress, index: int) -> bool:
         """Whether the object can be closed after this name (or, for -1, some unnamed key)."""
-        if self.counts and self.most is not None and progress.count >= self.most:
+        if self.counts and self.most is not None and progress.keys >= self.most:
             return False
-        after = self.advance(progress, index, "")
         if not self.counts and not progress.pending:
             return True
-        return self.can_finish(replace(after, pending=0)) if progress.pending else self.can_finish(after)
+        after = self.advance(progress, index, "")
+        return self.can_finish(after._replace(pending=0)) if progress.pending else self.can_finish(after)
 
     def advance(self, progress: Progress, index: int, text: str, met: int = 0) -> Progress:
         seen = progress.seen
         if index >= 0:
             seen = seen | 1 << index if self.goals.any_order else index + 1
-        count, used = progress.count, progress.used
+        count, used = progress.keys, progress.used
         if self.counts:
             count = count + 1 if self.most is not None else min(count + 1, self.least)
-        if index < 0 and text and (met or (self.distinct and progress.count < self.least)):
+        if index < 0 and text and (met or (self.distinct and progress.keys < self.least)):
             used |= {text}
         if self.distinct and count >= self.least and not self.claims:
             used = frozenset()

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from octavo.grammar.errors import GrammarError, GrammarSyntaxError, GrammarTooComplexError
 from octavo.grammar.expressions import UNBOUNDED, Algebra
-from octavo.grammar.front_ends.regex import compile_regex
-from octavo.grammar.json_schema.formats import FORMATS, WIDEST
+from octavo.grammar.front_ends.regex import RegexCompiler, compile_regex
+from octavo.grammar.json_schema.formats import format_tree
 from octavo.grammar.json_schema.formulas import Formula, Formulas
 from octavo.grammar.json_schema.numbers import NumberLanguage
 from octavo.grammar.literals import LiteralTrie
@@ -24,6 +24,7 @@ class Scalars:
         self.numbers = NumberLanguage(algebra)
         self._expressions: dict[tuple[str, str, bool], int] = {}
         self._patterns: dict[str, int] = {}
+        self._formats: dict[tuple[str, bool], int] = {}
         self._tries: dict[tuple[str, ...], int] = {}
         self._numbers: dict[tuple[int, int], int] = {}  # by expression and how many are spelled
         self._spelled: set[str] = set()  # whole numbers that the schema writes with a point
@@ -93,7 +94,7 @@ class Scalars:
         if name == "one":
             return self._exactly_one(formula[1], kind, holds)
         if name == "format" and not holds:
-            return algebra.negate(self._regex(WIDEST.get(formula[1], f"^(?:{FORMATS[formula[1]]})$")))
+            return algebra.negate(self._format(formula[1], widest=True))
         atom = self._number_atom(formula) if kind == "number" else self._string_atom(formula)
         return atom if holds else algebra.negate(atom)
 
@@ -134,7 +135,7 @@ class Scalars:
         if name == "pattern":
             return self.pattern(formula[1], formula[2])
         assert name == "format", name
-        return self._regex(f"^(?:{FORMATS[formula[1]]})$")
+        return self._format(formula[1])
 
     def texts(self, texts: Iterable[str]) -> int:
         key = tuple(texts)
@@ -147,6 +148,13 @@ class Scalars:
             return self._regex(pattern)
         except GrammarError as error:
             raise type(error)(f"{where}: {error}") from None
+
+    def _format(self, name: str, widest: bool = False) -> int:
+        key = (name, widest)
+        if key not in self._formats:
+            tree = format_tree(name, widest)
+            self._formats[key] = RegexCompiler(self.algebra, "ecma").compile(tree, search=True)
+        return self._formats[key]
 
     def _regex(self, pattern: str) -> int:
         if pattern not in self._patterns:

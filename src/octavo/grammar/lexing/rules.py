@@ -99,7 +99,9 @@ class TokenRules:
             result: list[tuple[Position, Return | None]] = []
             if least == 0:
                 result.append((self._at(place, rest), None))
-            if most != 0:
+            if most == 1:
+                result.append((self._at(place, (body, *rest)), None))
+            elif most != 0:
                 again = ("repeat", body, max(least - 1, 0), most if most == UNBOUNDED else most - 1)
                 result.append((self._at(place, (body, again, *rest)), None))
             return result
