@@ -23,8 +23,8 @@ from octavo.models.gpt import GPT
 from octavo.models.loading import CONSTANTS, parameter_name, split_tensor
 from octavo.weights.adapter import Adapter, AdapterConfig, half_rope_rows
 from octavo.weights.architectures import huggingface_module
-from octavo.weights.mapped_files import forget_pages, mapped_files
 from octavo.weights.tensor import Tensor
+from octavo.weights.untrusted import forget_pages, mapped_files
 
 Method = Literal["lora", "qlora"]
 

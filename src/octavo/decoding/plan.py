@@ -21,7 +21,7 @@ import numpy.typing as npt
 from octavo import _native
 from octavo.errors import FormatError, UnsupportedError
 from octavo.model_config import ModelConfig, RopeConfig
-from octavo.weights.mapped_files import forget_pages, mapped_files
+from octavo.weights.untrusted import forget_pages, mapped_files
 
 BLOCK_TOKENS = 32
 MAX_STEP_TOKENS = 256

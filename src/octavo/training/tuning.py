@@ -253,7 +253,7 @@ def estimate(task: Tuning, flops_per_second: float) -> Estimate:
     width = 2 if config.precision == "bfloat16" else 4
     elements = sum(math.prod(tensor.shape) for tensor in task.checkpoint.tensors.values())
     packed = sum(tensor.data.nbytes for tensor in task.checkpoint.tensors.values())
-    base = {"lora": 2 * width * elements, "qlora": packed, "full": 8 * elements}[config.method]
+    base = {"lora": width * elements, "qlora": packed, "full": 8 * elements}[config.method]
     tokens = min(batch_tokens(task._longest[-1]), max(config.batch * task._longest[-1], 1))
     kept = (
         8 * model.hidden_size + 5 * model.feed_forward_size

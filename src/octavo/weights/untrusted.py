@@ -6,7 +6,7 @@ import json
 import mmap
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +162,24 @@ class Fields:
         if not isinstance(value, dict):
             raise self.fail(name, "must be an object")
         return Fields(value, f"{self.where}: {self.prefix}{name}")
+
+
+def mapped_files(arrays: Iterable[object]) -> list[mmap.mmap]:
+    """The files that arrays lie in; those in memory of their own have none."""
+    files: dict[int, mmap.mmap] = {}
+    for base in arrays:
+        while isinstance(base, np.ndarray | memoryview):
+            base = base.base if isinstance(base, np.ndarray) else base.obj
+        if isinstance(base, mmap.mmap):
+            files[id(base)] = base
+    return list(files.values())
+
+
+def forget_pages(files: Sequence[mmap.mmap]) -> None:
+    """Give back the memory that reading mapped files took.
+
+    What is read once more (the few embedding rows of a step) comes from the system's page cache again.
+    """
+    for file in files:
+        if hasattr(mmap, "MADV_DONTNEED"):
+            file.madvise(mmap.MADV_DONTNEED)
