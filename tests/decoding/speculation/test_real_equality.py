@@ -1,6 +1,6 @@
 """Real models write the same with every source of drafts as without, greedy and sampled.
 
-OCTAVO_SPECULATION_PROMPTS: prompts for each model and source; 500 is what docs/speculation.md reports.
+OCTAVO_SPECULATION_PROMPTS: prompts for each model and source; docs/speculation.md says how many were tried.
 """
 
 from __future__ import annotations
