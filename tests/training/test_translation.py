@@ -46,6 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OCTAVO_DATA_CACHE", str(folder / "cache"))
         torch.set_num_threads(1)
+        write_pairs(folder, 4000)  # of few it learns the order in which words come, and writes that
         config = configuration(
             folder, hidden_size=64, steps=150, batch_tokens=768, rows=16, learning_rate=0.01, save_steps=50,
             optimizer="muon", schedule="warmup_stable_decay", dropout=0.0, label_smoothing=0.05, keep=3,

@@ -41,14 +41,14 @@ def write_corpus(folder: Path) -> Path:
     return path
 
 
-def write_pairs(folder: Path) -> Path:
+def write_pairs(folder: Path, count: int = 400) -> Path:
     """Numbers in English and German."""
     path = folder / "pairs.jsonl"
     english = "one two three four five six seven eight nine ten".split()
     german = "eins zwei drei vier fünf sechs sieben acht neun zehn".split()
     chance = random.Random(0)
     lines = []
-    for _ in range(400):
+    for _ in range(count):
         row = [chance.randrange(10) for _ in range(chance.randint(2, 5))]
         pair = {"source": " ".join(english[n] for n in row), "target": " ".join(german[n] for n in row)}
         lines.append(json.dumps(pair))
