@@ -8,6 +8,7 @@ Legend: N rows (tokens), I inputs, O outputs, R rank of all pairs together.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -34,17 +35,19 @@ class FrozenWeight(Protocol):
         """The sum of squares of each row, float32 [O]."""
 
 
-class PlainFrozen:
+class PlainFrozen(ABC):
     """By PyTorch's own products, from the two that a subclass has: the slow twin of the others."""
 
     dtype: torch.dtype
     shape: tuple[int, int]
 
+    @abstractmethod
     def _forward(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """x W^T."""
 
+    @abstractmethod
     def _backward(self, gradient: Tensor) -> Tensor:
-        raise NotImplementedError
+        """g W."""
 
     def forward(self, x: Tensor, low: Low | None = None) -> Tensor:
         y = self._forward(x)

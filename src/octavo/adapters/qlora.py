@@ -20,6 +20,7 @@ from torch import Tensor
 
 from octavo import _native
 from octavo.adapters.encoding import TYPES, encode
+from octavo.adapters.frozen import PlainFrozen
 from octavo.adapters.nf4 import BLOCK, NF4Weight, quantize_nf4, scale_levels
 from octavo.layers.native_product import Low, PackedWeight, backward_product, forward_product, suits_weight
 from octavo.layers.native_training import openmp_team
@@ -68,7 +69,7 @@ class Scratch:
         return self._memory[: rows * columns].view(rows, columns)
 
 
-class PackedFrozen:
+class PackedFrozen(PlainFrozen):
     """A frozen weight in its packed form; see frozen.FrozenWeight.
 
     NF4 is unpacked by the product itself where there is a kernel for that, other formats layer by layer.
@@ -87,22 +88,24 @@ class PackedFrozen:
         self._in_product = _packed_weight(self.parts, self.shape, dtype)
 
     def forward(self, x: Tensor, low: Low | None = None) -> Tensor:
-        if self._in_product is not None:
-            return forward_product(x, self._in_product, low)
-        weight = self.unpack()
-        if suits_weight(self.shape, self.dtype):
-            return forward_product(x, weight, low)
-        y = x @ weight.T
-        return y if low is None else y.addmm_(low[0], low[1].T)
+        weight = self._for_kernel()
+        return super().forward(x, low) if weight is None else forward_product(x, weight, low)
 
     def backward(self, gradient: Tensor, low: Low | None = None) -> Tensor:
+        weight = self._for_kernel()
+        return super().backward(gradient, low) if weight is None else backward_product(gradient, weight, low)
+
+    def _for_kernel(self) -> PackedWeight | Tensor | None:
+        """What the product's own kernel reads; None where it is not for this weight."""
         if self._in_product is not None:
-            return backward_product(gradient, self._in_product, low)
-        weight = self.unpack()
-        if suits_weight(self.shape, self.dtype):
-            return backward_product(gradient, weight, low)
-        for_x = gradient @ weight
-        return for_x if low is None else for_x.addmm_(*low)
+            return self._in_product
+        return self.unpack() if suits_weight(self.shape, self.dtype) else None
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return x @ self.unpack().T
+
+    def _backward(self, gradient: Tensor) -> Tensor:
+        return gradient @ self.unpack()
 
     def row_squares(self) -> Tensor:
         return torch.cat([_values(part).square().sum(1) for part in self.parts])
