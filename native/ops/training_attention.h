@@ -19,14 +19,10 @@ constexpr int kKeyBlock = 64;  // keys that share a pass over the gradients of q
 inline int round_up(int count, int step) { return (count + step - 1) / step * step; }
 
 // --- products ---------------------------------------------------------------------------------------------------
-// out[R][16 columns] (+)= left[R][2 pairs] right[pairs][16 columns].  Strides in elements of each array.
+// sums[R][columns of 16] += left[R][2 pairs] right[pairs][16 columns].  Strides in elements of each array.
 template <int R, int columns>
-inline void product_tile(const Bfloat* left, std::ptrdiff_t left_stride, const std::uint32_t* right,
-                         std::ptrdiff_t right_stride, int pairs, float* out, std::ptrdiff_t out_stride, bool add) {
-  __m512 sums[R][columns];
-  OCTAVO_UNROLL for (int r = 0; r < R; ++r)
-    OCTAVO_UNROLL for (int c = 0; c < columns; ++c)
-      sums[r][c] = add ? _mm512_loadu_ps(out + r * out_stride + 16 * c) : _mm512_setzero_ps();
+inline void add_products(__m512 (&sums)[R][columns], const Bfloat* left, std::ptrdiff_t left_stride,
+                         const std::uint32_t* right, std::ptrdiff_t right_stride, int pairs) {
   for (int p = 0; p < pairs; ++p) {
     __m512i b[columns];
     OCTAVO_UNROLL for (int c = 0; c < columns; ++c) b[c] = _mm512_loadu_si512(right + p * right_stride + 16 * c);
@@ -37,6 +33,17 @@ inline void product_tile(const Bfloat* left, std::ptrdiff_t left_stride, const s
       OCTAVO_UNROLL for (int c = 0; c < columns; ++c) sums[r][c] = _mm512_dpbf16_ps(sums[r][c], a, (__m512bh)b[c]);
     }
   }
+}
+
+// out[R][16 columns] (+)= left[R][2 pairs] right[pairs][16 columns].  Strides in elements of each array.
+template <int R, int columns>
+inline void product_tile(const Bfloat* left, std::ptrdiff_t left_stride, const std::uint32_t* right,
+                         std::ptrdiff_t right_stride, int pairs, float* out, std::ptrdiff_t out_stride, bool add) {
+  __m512 sums[R][columns];
+  OCTAVO_UNROLL for (int r = 0; r < R; ++r)
+    OCTAVO_UNROLL for (int c = 0; c < columns; ++c)
+      sums[r][c] = add ? _mm512_loadu_ps(out + r * out_stride + 16 * c) : _mm512_setzero_ps();
+  add_products<R, columns>(sums, left, left_stride, right, right_stride, pairs);
   OCTAVO_UNROLL for (int r = 0; r < R; ++r)
     OCTAVO_UNROLL for (int c = 0; c < columns; ++c) _mm512_storeu_ps(out + r * out_stride + 16 * c, sums[r][c]);
 }

@@ -28,33 +28,19 @@ struct ProductTile {
 };
 
 template <int R, int columns>
-inline void add_products(__m512 (&sums)[R][columns], const Bfloat* left, std::ptrdiff_t stride, const std::uint32_t* right,
-                         int pairs) {
-  for (int p = 0; p < pairs; ++p) {
-    __m512i b[columns];
-    OCTAVO_UNROLL for (int c = 0; c < columns; ++c) b[c] = _mm512_loadu_si512(right + p * kProductPanel + 16 * c);
-    OCTAVO_UNROLL for (int r = 0; r < R; ++r) {
-      std::int32_t two;
-      std::memcpy(&two, left + r * stride + 2 * p, 4);
-      const __m512bh a = (__m512bh)_mm512_set1_epi32(two);
-      OCTAVO_UNROLL for (int c = 0; c < columns; ++c) sums[r][c] = _mm512_dpbf16_ps(sums[r][c], a, (__m512bh)b[c]);
-    }
-  }
-}
-
-template <int R, int columns>
 inline void product_panel_tile(const ProductTile& t) {
   __m512 sums[R][columns];
   OCTAVO_UNROLL for (int r = 0; r < R; ++r)
     OCTAVO_UNROLL for (int c = 0; c < columns; ++c)
       sums[r][c] = t.add ? _mm512_loadu_ps(t.partial + r * kProductColumns + 16 * c) : _mm512_setzero_ps();
-  add_products<R, columns>(sums, t.left, t.left_stride, t.right, t.pairs);
+  add_products<R, columns>(sums, t.left, t.left_stride, t.right, kProductPanel, t.pairs);
   if (!t.last) {
     OCTAVO_UNROLL for (int r = 0; r < R; ++r)
       OCTAVO_UNROLL for (int c = 0; c < columns; ++c) _mm512_storeu_ps(t.partial + r * kProductColumns + 16 * c, sums[r][c]);
     return;
   }
-  add_products<R, columns>(sums, t.low, t.low_stride, t.right + std::size_t(t.pairs) * kProductPanel, t.low_pairs);
+  add_products<R, columns>(sums, t.low, t.low_stride, t.right + std::size_t(t.pairs) * kProductPanel,
+                           kProductPanel, t.low_pairs);
   OCTAVO_UNROLL for (int r = 0; r < R; ++r)
     OCTAVO_UNROLL for (int c = 0; c < columns; ++c) store_bfloat(t.out + r * t.out_stride + 16 * c, {sums[r][c]});
 }
