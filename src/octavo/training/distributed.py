@@ -9,7 +9,8 @@ of the whole step, so the run is that of one process.  (Zhao et al. 2023, PyTorc
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,25 @@ class World:
         return value if self.size == 1 else self.total(float(value)) > 0
 
 
-def join() -> World:
-    """The world that torchrun made, or a world of one."""
+@contextmanager
+def joined() -> Iterator[World]:
+    """The world that torchrun made, or a world of one; a process group that was made here also ends here.
+
+    A group that is left to the interpreter's end aborts the process now and then: a thread of gloo's that
+    lets go of a Python object then is ended inside a destructor.
+    """
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return World()
-    if not dist.is_initialized():
-        dist.init_process_group("gloo")
-    return World(dist.get_rank(), dist.get_world_size())
+        yield World()
+        return
+    if dist.is_initialized():  # by Ray, which ends it too
+        yield World(dist.get_rank(), dist.get_world_size())
+        return
+    dist.init_process_group("gloo")
+    try:
+        yield World(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # the first process keeps the others' addresses: it must not leave before them
+    finally:
+        dist.destroy_process_group()
 
 
 def check(config: TrainingConfig, world: World) -> None:

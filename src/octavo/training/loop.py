@@ -87,16 +87,15 @@ def train(config: TrainingConfig, *, view: View | None = None) -> TrainingResult
     if list_checkpoints(folder):
         raise TrainingError(f"{folder} holds a run already: resume it, or choose another folder")
     config = complete(config)
-    world = distributed.join()
-    distributed.check(config, world)
-    task = build_task(config)
-    if world.first:
-        write_config(config)
-        if (
-            task.tokenizer is not None
-        ):  # to be made anew it need not come out the same: ties are broken by chance
-            task.tokenizer.save(str(folder / "tokenizer.json"))
-    return Trainer(config, task, view, world).run()
+    with distributed.joined() as world:
+        distributed.check(config, world)
+        task = build_task(config)
+        if world.first:
+            write_config(config)
+            if task.tokenizer is not None:
+                # To be made anew it need not come out the same: ties are broken by chance.
+                task.tokenizer.save(str(folder / "tokenizer.json"))
+        return Trainer(config, task, view, world).run()
 
 
 def resume(folder: Path, *, view: View | None = None) -> TrainingResult:
@@ -106,13 +105,13 @@ def resume(folder: Path, *, view: View | None = None) -> TrainingResult:
     """
     config = read_config(folder)
     task = build_task(config, folder=folder)
-    world = distributed.join()
-    distributed.check(config, world)
-    trainer = Trainer(config, task, view, world)
-    checkpoints = list_checkpoints(folder)
-    if checkpoints:
-        trainer.restore(checkpoints[-1])
-    return trainer.run()
+    with distributed.joined() as world:
+        distributed.check(config, world)
+        trainer = Trainer(config, task, view, world)
+        checkpoints = list_checkpoints(folder)
+        if checkpoints:
+            trainer.restore(checkpoints[-1])
+        return trainer.run()
 
 
 class Trainer:
