@@ -38,7 +38,7 @@ def documents(archives: list[Path]) -> dict[str, bytes]:
         lines = [line for line in found[name].splitlines() if len(line) >= _LEAST_LINE]
         # An installation guide for one more system is most of it the guide for the last one.
         new = sum(line not in seen for line in lines)
-        if len(found[name]) >= _LEAST_BYTES and new > len(lines) / 2:
+        if len(found[name]) >= _LEAST_BYTES and new > len(lines) / 2 and _is_utf8(found[name]):
             texts[name] = found[name]
             seen.update(lines)
     return texts
@@ -49,6 +49,14 @@ def _is_documentation(name: str) -> bool:
         return False
     # Django's documentation is reStructuredText under another name.
     return name.endswith(".rst") or (name.startswith("django") and "/docs/" in name and name.endswith(".txt"))
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:  # a page in Latin-1, of which archives hold a few
+        return False
+    return True
 
 
 def main() -> None:
