@@ -8,6 +8,11 @@
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace octavo {
 
@@ -20,6 +25,20 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
 
+// Whether there is a matrix unit for bytes, and the system lets this process keep its tiles: Linux wants to be asked.
+bool has_amx() {
+#if defined(__linux__)
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr unsigned kTiles = 1u << 24, kBytes = 1u << 25;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || (edx & kTiles) == 0 || (edx & kBytes) == 0) return false;
+  constexpr long kAskPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool allowed = syscall(SYS_arch_prctl, kAskPermission, kTileData) == 0;
+  return allowed;
+#else
+  return false;
+#endif
+}
+
 }  // namespace
 #endif
 
@@ -27,7 +46,10 @@ std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> found;
 #if defined(__x86_64__)
   if (has_avx512()) {
-    if (__builtin_cpu_supports("avx512bf16")) found.push_back(avx512_bfloat16_kernels());
+    if (__builtin_cpu_supports("avx512bf16")) {
+      if (has_amx()) found.push_back(amx_kernels());
+      found.push_back(avx512_bfloat16_kernels());
+    }
     found.push_back(avx512_kernels());
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {

@@ -216,7 +216,7 @@ void Model::finish(const std::function<void()>& part_done) {
   for (Source& source : sources_) source.bytes = nullptr;
 
   std::size_t quantized = 0, packed = 0;
-  const int slots = (max_tokens_ + kTile - 1) / kTile * kTile;
+  const int slots = (max_tokens_ + kernels_->tile - 1) / kernels_->tile * kernels_->tile;
   for (const Stage& stage : stages_) {
     for (const MatmulPart& part : stage.matmuls) {
       const std::size_t columns = stage.matmul_columns;

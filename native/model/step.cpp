@@ -193,15 +193,16 @@ void Model::run_rows(const Stage& stage, int row) {
     const PanelFormat& format = matrices_[part.matrix].format;
     (format.codes == Codes::Pairs ? pair : format.is_float() ? pack : quantize) = true;
   }
-  const int width = tile_width(rows_of(stage)), tile = row / width, slot = row % width;
   const float* in = at(stage.matmul_input, token);
   const std::size_t columns = stage.matmul_columns;
   if (quantize) {
-    std::uint8_t* records = quantized_.data() + quantized_tile_bytes(columns, width) * tile;
+    const int width = tile_width(rows_of(stage), kernels_->tile), slot = row % width;
+    std::uint8_t* records = quantized_.data() + quantized_tile_bytes(columns, width) * (row / width);
     const bool adapted = input_.adapters && sequences_[token_sequence_[token]].adapter >= 0;
     kernels_->quantize(in, int(columns), width, slot, adapted ? kAdaptedOutlier : kOutlier, records);
     if (low_rank) multiply_downs(*low_rank, token, (const QuantizedGroup*)records + slot, width);
   }
+  const int width = tile_width(rows_of(stage), kTile), tile = row / width, slot = row % width;
   if (pack) {
     float* out = packed_.data() + columns * width * tile + slot;
     for (std::size_t column = 0; column < columns; ++column) out[column * width] = in[column];

@@ -155,6 +155,7 @@ struct Kernels {
   void (*quantize)(const float* in, int count, int width, int slot, float outlier, std::uint8_t* tile);
   void (*store_cache)(const CacheLayer& layer, std::int32_t block, int slot, int head, const float* key,
                       const float* value);
+  int tile = kTile;              // tokens in a tile's memory, where they are many and quantized
   bool bfloat_products = false;  // matmuls of Codes::Pairs are faster than those of floats
 };
 
@@ -169,6 +170,7 @@ const Kernels* avx2_kernels();
 const Kernels* avx2_vnni_kernels();
 const Kernels* avx512_kernels();
 const Kernels* avx512_bfloat16_kernels();
+const Kernels* amx_kernels();
 const Kernels* neon_kernels();
 
 }  // namespace octavo

@@ -61,6 +61,13 @@ constexpr int lines_of_pairs() {
   return 8;
 }
 
+// What a sum of products starts from, so that a code counts from its zero: from `start` of a group or a half of it.
+template <Codes kind, int zero>
+inline I begin_sum(const std::int32_t* start) {
+  if constexpr (kind == Codes::U8 || kind == Codes::Table) return start_wide(start);
+  return zero ? shift_right<zero_shift(zero ? zero : 128)>(broadcast_int(*start)) : broadcast_int(0);
+}
+
 // sum[n] = the integer sum over lines [first, last) of token n, from the start that the zero of the codes asks for.
 template <Codes kind, int zero, int first, int last, class AnyCodes, int tokens>
 inline __attribute__((always_inline)) void dots(const AnyCodes& codes, const QuantizedGroup* token,
@@ -68,11 +75,8 @@ inline __attribute__((always_inline)) void dots(const AnyCodes& codes, const Qua
   constexpr bool full_bytes = kind == Codes::U8 || kind == Codes::Table;
   constexpr int together = lines_of_pairs<kind>() < last - first ? lines_of_pairs<kind>() : last - first;
 OCTAVO_UNROLL
-  for (int n = 0; n < tokens; ++n) {
-    const std::int32_t* from = (const std::int32_t*)((const std::uint8_t*)start + sizeof(QuantizedGroup) * n);
-    if constexpr (full_bytes) sum[n] = start_wide(from);
-    else sum[n] = zero ? shift_right<zero_shift(zero ? zero : 128)>(broadcast_int(*from)) : broadcast_int(0);
-  }
+  for (int n = 0; n < tokens; ++n)
+    sum[n] = begin_sum<kind, zero>((const std::int32_t*)((const std::uint8_t*)start + sizeof(QuantizedGroup) * n));
   Pairs pairs[tokens];
   int held = 0;
   for_lines<first, last>([&]<int j>() __attribute__((always_inline)) {
@@ -93,37 +97,43 @@ OCTAVO_UNROLL
   });
 }
 
+constexpr bool in_halves(Scales scales) { return scales == Scales::KD16 || scales == Scales::KDM16; }
+constexpr bool has_minimum(Scales scales) { return scales == Scales::DM || scales == Scales::KDM; }
+
+// acc += the values that a group's integer sum of one token stands for; `second` is that of its columns 16 to 31, where
+// they have a scale of their own.
+template <Codes kind, Scales scales>
+inline __attribute__((always_inline)) F add_sums(I first, I second, const GroupScale& s, const QuantizedGroup& token, F acc) {
+  F value;
+  if constexpr (in_halves(scales)) {
+    value = multiply_add(to_float(second), s.d1, to_float(first) * s.d);
+    if constexpr (scales == Scales::KDM16) {
+      value = multiply_add(s.m, broadcast(float(token.start_half[0]) * (-1.0f / 128)), value);
+      value = multiply_add(s.m1, broadcast(float(token.start_half[1]) * (-1.0f / 128)), value);
+    }
+  } else {
+    value = to_float(first);
+    if constexpr (kind == Codes::Upper)  // a code is 16 upper + lower, and the lower ones are 7.5 on average
+      value = multiply_add(value, broadcast(16.0f), broadcast(7.5f * token.sum));
+    value = value * s.d;
+    if constexpr (has_minimum(scales)) value = multiply_add(s.m, broadcast(token.sum), value);
+  }
+  return multiply_add(value, broadcast(token.scale), acc);
+}
+
 // acc[n] += the group's weights times the values of token n.
 template <Codes kind, Scales scales, int zero, int tokens, class AnyCodes>
 inline __attribute__((always_inline)) void add_group(const AnyCodes& codes, const GroupScale& s,
                                                      const QuantizedGroup* token, F* acc) {
-  constexpr bool halves = scales == Scales::KD16 || scales == Scales::KDM16;
-  constexpr bool has_minimum = scales == Scales::DM || scales == Scales::KDM;
   I first[tokens], second[tokens];
-  if constexpr (halves) {
+  if constexpr (in_halves(scales)) {
     dots<kind, zero, 0, 4>(codes, token, token->start_half, first);
     dots<kind, zero, 4, 8>(codes, token, token->start_half + 1, second);
   } else {
-    dots<kind, has_minimum ? 0 : zero, 0, 8>(codes, token, &token->start, first);
+    dots<kind, has_minimum(scales) ? 0 : zero, 0, 8>(codes, token, &token->start, first);
   }
 OCTAVO_UNROLL
-  for (int n = 0; n < tokens; ++n) {
-    F value;
-    if constexpr (halves) {
-      value = multiply_add(to_float(second[n]), s.d1, to_float(first[n]) * s.d);
-      if constexpr (scales == Scales::KDM16) {
-        value = multiply_add(s.m, broadcast(float(token[n].start_half[0]) * (-1.0f / 128)), value);
-        value = multiply_add(s.m1, broadcast(float(token[n].start_half[1]) * (-1.0f / 128)), value);
-      }
-    } else {
-      value = to_float(first[n]);
-      if constexpr (kind == Codes::Upper)  // a code is 16 upper + lower, and the lower ones are 7.5 on average
-        value = multiply_add(value, broadcast(16.0f), broadcast(7.5f * token[n].sum));
-      value = value * s.d;
-      if constexpr (has_minimum) value = multiply_add(s.m, broadcast(token[n].sum), value);
-    }
-    acc[n] = multiply_add(value, broadcast(token[n].scale), acc[n]);
-  }
+  for (int n = 0; n < tokens; ++n) acc[n] = add_sums<kind, scales>(first[n], second[n], s, token[n], acc[n]);
 }
 
 constexpr int kRestGroups = 64;  // whose rests wait while their weights are near
@@ -209,6 +219,10 @@ inline const std::uint8_t* tile_of(const MatmulTask& task, int first) {
   return task.activations + task.tile_bytes * (first / task.width);
 }
 
+inline const QuantizedGroup* records_of(const MatmulTask& task, int first) {
+  return (const QuantizedGroup*)tile_of(task, first) + first % task.width;
+}
+
 // Panel `index` times `tokens` tokens of one tile, from token `first` on.
 template <Codes kind, Scales scales, int zero, int tokens>
 void multiply_tile(const MatmulTask& task, int index, int first) {
@@ -216,8 +230,7 @@ void multiply_tile(const MatmulTask& task, int index, int first) {
 OCTAVO_UNROLL
   for (int n = 0; n < tokens; ++n) acc[n] = zero_lanes();
   const Panel<kind, scales> panel(task.matrix, task.matrix.data + task.matrix.panel_bytes() * index, kPrefetchDistance);
-  quantized_tile<kind, scales, zero>(panel, task.matrix.groups(), (const QuantizedGroup*)tile_of(task, first),
-                                     2 * task.width, acc);
+  quantized_tile<kind, scales, zero>(panel, task.matrix.groups(), records_of(task, first), 2 * task.width, acc);
   store_tile(task, index, first, acc);
 }
 
@@ -271,45 +284,73 @@ void float_sweep(const MatmulTask& task, int begin, int end) {
   for (; index < end; ++index) multiply_floats<kind, 1>(task, index);
 }
 
+// Panel `index` times the tokens from `first` to `end`.
 template <Codes kind, Scales scales, int zero>
-void sweep(const MatmulTask& task, int begin, int end) {
-  for (int index = begin; index < end; ++index)
-    for (int first = 0; first < task.tokens; first += kTile) {
-      switch (task.tokens - first) {
-        case 1: multiply_tile<kind, scales, zero, 1>(task, index, first); break;
-        case 2: multiply_tile<kind, scales, zero, 2>(task, index, first); break;
-        case 3: multiply_tile<kind, scales, zero, 3>(task, index, first); break;
-        default: multiply_tile<kind, scales, zero, kTile>(task, index, first);
-      }
+void multiply_tokens(const MatmulTask& task, int index, int first, int end) {
+  for (; first < end; first += kTile) {
+    switch (end - first) {
+      case 1: multiply_tile<kind, scales, zero, 1>(task, index, first); break;
+      case 2: multiply_tile<kind, scales, zero, 2>(task, index, first); break;
+      case 3: multiply_tile<kind, scales, zero, 3>(task, index, first); break;
+      default: multiply_tile<kind, scales, zero, kTile>(task, index, first);
     }
+  }
+}
+
+// Of a long prompt some tokens' activations at a time stay in the second-level cache while all panels pass by.
+constexpr std::size_t kStretchBytes = 256 << 10;
+
+inline int stretch_of(const MatmulTask& task) {
+  const int tokens = int(kStretchBytes / (sizeof(QuantizedGroup) * task.matrix.groups())) / 16 * 16;
+  return tokens < 16 ? 16 : tokens;
+}
+
+struct Sweep {
+  template <Codes kind, Scales scales, int zero>
+  static void run(const MatmulTask& task, int begin, int end) {
+    const int stretch = stretch_of(task);
+    for (int first = 0; first < task.tokens; first += stretch) {
+      const int last = first + stretch < task.tokens ? first + stretch : task.tokens;
+      for (int index = begin; index < end; ++index) multiply_tokens<kind, scales, zero>(task, index, first, last);
+    }
+  }
+};
+
+// The sweep over a quantized matrix that its format asks for.
+template <class AnySweep>
+void quantized_matmul(const MatmulTask& task, int begin, int end) {
+  const PanelFormat& f = task.matrix.format;
+  switch (f.codes) {
+    case Codes::U8: return AnySweep::template run<Codes::U8, Scales::D, 128>(task, begin, end);  // Q8_0
+    case Codes::Upper: return AnySweep::template run<Codes::Upper, Scales::D, 8>(task, begin, end);
+    case Codes::U6: return AnySweep::template run<Codes::U6, Scales::KD16, 32>(task, begin, end);  // Q6_K
+    case Codes::U3: return AnySweep::template run<Codes::U3, Scales::KD16, 4>(task, begin, end);  // Q3_K
+    case Codes::U2:
+      if (f.scales == Scales::KD) return AnySweep::template run<Codes::U2, Scales::KD, 1>(task, begin, end);  // TQ1_0, TQ2_0
+      return AnySweep::template run<Codes::U2, Scales::KDM16, 0>(task, begin, end);  // Q2_K
+    case Codes::U4:
+      if (f.scales == Scales::D) return AnySweep::template run<Codes::U4, Scales::D, 8>(task, begin, end);  // Q4_0
+      if (f.scales == Scales::DM) return AnySweep::template run<Codes::U4, Scales::DM, 0>(task, begin, end);  // Q4_1
+      return AnySweep::template run<Codes::U4, Scales::KDM, 0>(task, begin, end);  // Q4_K
+    case Codes::U5:
+      if (f.scales == Scales::D) return AnySweep::template run<Codes::U5, Scales::D, 16>(task, begin, end);  // Q5_0
+      if (f.scales == Scales::DM) return AnySweep::template run<Codes::U5, Scales::DM, 0>(task, begin, end);  // Q5_1
+      return AnySweep::template run<Codes::U5, Scales::KDM, 0>(task, begin, end);  // Q5_K
+    case Codes::Table:
+      if (f.scales == Scales::D) return AnySweep::template run<Codes::Table, Scales::D, 128>(task, begin, end);  // IQ4_NL
+      if (f.scales == Scales::Bfloat) return AnySweep::template run<Codes::Table, Scales::Bfloat, 128>(task, begin, end);  // MXFP4
+      return AnySweep::template run<Codes::Table, Scales::KD16, 128>(task, begin, end);  // IQ4_XS
+    default: return;  // floats
+  }
 }
 
 void matmul(const MatmulTask& task, int begin, int end) {
-  const PanelFormat& f = task.matrix.format;
-  switch (f.codes) {
+  switch (task.matrix.format.codes) {
     case Codes::F32: return float_sweep<Codes::F32>(task, begin, end);
     case Codes::F16: return float_sweep<Codes::F16>(task, begin, end);
     case Codes::BF16: return float_sweep<Codes::BF16>(task, begin, end);
     case Codes::Pairs: return float_sweep<Codes::Pairs>(task, begin, end);
-    case Codes::U8: return sweep<Codes::U8, Scales::D, 128>(task, begin, end);  // Q8_0
-    case Codes::Upper: return sweep<Codes::Upper, Scales::D, 8>(task, begin, end);
-    case Codes::U6: return sweep<Codes::U6, Scales::KD16, 32>(task, begin, end);  // Q6_K
-    case Codes::U3: return sweep<Codes::U3, Scales::KD16, 4>(task, begin, end);  // Q3_K
-    case Codes::U2:
-      if (f.scales == Scales::KD) return sweep<Codes::U2, Scales::KD, 1>(task, begin, end);  // TQ1_0, TQ2_0
-      return sweep<Codes::U2, Scales::KDM16, 0>(task, begin, end);  // Q2_K
-    case Codes::U4:
-      if (f.scales == Scales::D) return sweep<Codes::U4, Scales::D, 8>(task, begin, end);  // Q4_0
-      if (f.scales == Scales::DM) return sweep<Codes::U4, Scales::DM, 0>(task, begin, end);  // Q4_1
-      return sweep<Codes::U4, Scales::KDM, 0>(task, begin, end);  // Q4_K
-    case Codes::U5:
-      if (f.scales == Scales::D) return sweep<Codes::U5, Scales::D, 16>(task, begin, end);  // Q5_0
-      if (f.scales == Scales::DM) return sweep<Codes::U5, Scales::DM, 0>(task, begin, end);  // Q5_1
-      return sweep<Codes::U5, Scales::KDM, 0>(task, begin, end);  // Q5_K
-    case Codes::Table:
-      if (f.scales == Scales::D) return sweep<Codes::Table, Scales::D, 128>(task, begin, end);  // IQ4_NL
-      if (f.scales == Scales::Bfloat) return sweep<Codes::Table, Scales::Bfloat, 128>(task, begin, end);  // MXFP4
-      return sweep<Codes::Table, Scales::KD16, 128>(task, begin, end);  // IQ4_XS
+    default: return quantized_matmul<Sweep>(task, begin, end);
   }
 }
 
@@ -324,10 +365,8 @@ void refine(const Refinement& task, int begin, int end) {
     for (int token = 0; token < coarse.tokens; ++token) {
       float* out = coarse.out + coarse.out_stride * token + index * kPanelRows;
       if (reduce_max(load(out)) < task.floors[token]) continue;
-      const auto* tile = (const QuantizedGroup*)(coarse.activations + coarse.tile_bytes * (token / coarse.width));
       F acc[1] = {zero_lanes()};
-      quantized_tile<Codes::U8, Scales::D, 128>(panel, matrix.groups(), tile + token % coarse.width, 2 * coarse.width,
-                                                acc);
+      quantized_tile<Codes::U8, Scales::D, 128>(panel, matrix.groups(), records_of(coarse, token), 2 * coarse.width, acc);
       store(out, acc[0]);
     }
   }

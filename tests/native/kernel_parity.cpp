@@ -65,8 +65,9 @@ std::vector<std::uint8_t> random_matrix(BlockType type, int rows, int columns) {
 }
 
 std::vector<float> multiply(const Kernels& kernels, const PanelMatrix& matrix, const std::vector<float>& x, int tokens) {
-  const int width = tile_width(tokens), tiles = (tokens + width - 1) / width, columns = matrix.columns;
   const bool is_float = matrix.format.is_float();
+  const int width = tile_width(tokens, is_float ? kTile : kernels.tile), tiles = (tokens + width - 1) / width;
+  const int columns = matrix.columns;
   const bool in_pairs = matrix.format.codes == Codes::Pairs;
   const std::size_t tile_bytes =
       is_float ? columns * width * sizeof(float) / (in_pairs ? 2 : 1) : (columns + kGroup - 1) / kGroup * record_bytes(width);
@@ -90,8 +91,8 @@ std::vector<float> multiply(const Kernels& kernels, const PanelMatrix& matrix, c
   return out;
 }
 
-void check_matmul(BlockType type, int tokens) {
-  const int rows = 37, columns = 512;  // the last panel is not full
+void check_matmul(BlockType type, int tokens, int columns) {
+  const int rows = 37;  // the last panel is not full
   const auto bytes = random_matrix(type, rows, columns);
   PanelMatrix matrix{panel_format(type), rows, columns, nullptr};
   std::vector<std::uint8_t> memory(matrix.panel_bytes() * matrix.panels() + kLine);
@@ -137,7 +138,7 @@ void check_matmul(BlockType type, int tokens) {
 
 // A U8 matrix in two planes: with no floor the sums of the whole matrix, bit for bit; with one, only panels that reach it.
 void check_refinement(int tokens) {
-  const int rows = 64, columns = 256, width = tile_width(tokens), tiles = (tokens + width - 1) / width;
+  const int rows = 64, columns = 256, width = tile_width(tokens, kTile), tiles = (tokens + width - 1) / width;
   const auto bytes = random_matrix(BlockType::Q8_0, rows, columns);
   PanelMatrix whole{panel_format(BlockType::Q8_0), rows, columns, nullptr}, upper = whole;
   upper.format.codes = Codes::Upper;
@@ -292,7 +293,9 @@ void check_rows() {
 
 int main() {
   for (int type : {0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20, 23, 30, 34, 35, 39, int(BlockType::Pairs)})
-    for (int tokens : {1, 2, 3, 5, 8, 11, 16, 21}) check_matmul(BlockType(type), tokens);
+    for (int tokens : {1, 2, 3, 5, 8, 11, 16, 21, 38, 45}) check_matmul(BlockType(type), tokens, 512);
+  for (BlockType type : {BlockType::Q4_1, BlockType::Q8_0, BlockType::Q6_K, BlockType::Q2_K})
+    check_matmul(type, 150, 2304);  // more than a stretch of tokens and of groups
   for (int tokens : {1, 2, 3, 5, 8, 11, 16, 21}) check_refinement(tokens);
   for (int keys : {1, 31, 33, 256, 257, 700})
     for (int window : {0, 40, 300}) check_attention(keys, window);

@@ -140,7 +140,7 @@ def test_hidden_states_of_an_encoder(type: TensorType, isa: str) -> None:
     for row, text in enumerate(texts):
         rounded = tiny.rounded(text, int8_inputs=type not in FLOATS)
         allowed = relative_error(rounded, tiny.expected(text))
-        floats = BFLOAT_SHARE if isa == "avx512-bf16" else FLOAT_SHARE
+        floats = BFLOAT_SHARE if isa in ("amx", "avx512-bf16") else FLOAT_SHARE
         limit = floats if type in FLOATS else SAME_RATIO * allowed
         assert relative_error(hidden[rows == row], rounded) < limit
 

@@ -1,0 +1,29 @@
+// AVX-512 beside the matrix unit of Intel's server processors (AMX): matmuls of many tokens.
+#include "isa/vector_avx512.h"
+
+#include <algorithm>
+
+#include "ops/tiled_matmul.h"
+
+namespace octavo {
+namespace {
+
+void tiled_matmul(const MatmulTask& task, int begin, int end) {
+  if (task.matrix.format.is_float()) return avx512_bfloat16_kernels()->matmul(task, begin, end);
+  quantized_matmul<TiledSweep>(task, begin, end);
+}
+
+}  // namespace
+
+const Kernels* amx_kernels() {
+  static const Kernels kernels = [] {
+    Kernels all = *avx512_bfloat16_kernels();
+    all.name = "amx";
+    all.matmul = tiled_matmul;
+    all.tile = kUnitTokens;
+    return all;
+  }();
+  return &kernels;
+}
+
+}  // namespace octavo
