@@ -72,7 +72,7 @@ int Model::matrix(int type, int rows, int columns, const std::uint8_t* bytes, Pa
   require(columns % block_elements(block) == 0, "a matrix's columns must be whole blocks of its type");
   const BlockType packed = packing == Packing::Exact ? block : packing == Packing::Coarse ? BlockType::Q4_0 : BlockType::Pairs;
   require(columns % block_elements(packed) == 0, "a coarse matrix's columns must be in 32s");
-  require(packed != BlockType::Pairs || columns % 2 == 0, "a matrix in pairs must have an even number of columns");
+  require(packed != BlockType::Pairs || columns % kGroup == 0, "the columns of a matrix in pairs must be a multiple of 32");
   sources_.push_back({block, rows, columns, bytes, packed});
   return int(sources_.size()) - 1;
 }

@@ -195,20 +195,22 @@ void Model::run_rows(const Stage& stage, int row) {
   }
   const float* in = at(stage.matmul_input, token);
   const std::size_t columns = stage.matmul_columns;
+  const int tokens = rows_of(stage);
   if (quantize) {
-    const int width = tile_width(rows_of(stage), kernels_->tile), slot = row % width;
+    const int width = tile_width(tokens, kernels_->tile), slot = row % width;
     std::uint8_t* records = quantized_.data() + quantized_tile_bytes(columns, width) * (row / width);
     const bool adapted = input_.adapters && sequences_[token_sequence_[token]].adapter >= 0;
     kernels_->quantize(in, int(columns), width, slot, adapted ? kAdaptedOutlier : kOutlier, records);
     if (low_rank) multiply_downs(*low_rank, token, (const QuantizedGroup*)records + slot, width);
   }
-  const int width = tile_width(rows_of(stage), kTile), tile = row / width, slot = row % width;
   if (pack) {
-    float* out = packed_.data() + columns * width * tile + slot;
+    const int width = tile_width(tokens, kTile);
+    float* out = packed_.data() + columns * width * (row / width) + row % width;
     for (std::size_t column = 0; column < columns; ++column) out[column * width] = in[column];
   }
   if (pair) {
-    auto* out = reinterpret_cast<std::uint32_t*>(packed_.data()) + columns / 2 * width * tile + slot;
+    const int width = tile_width(tokens, kernels_->pair_tile);
+    auto* out = reinterpret_cast<std::uint32_t*>(packed_.data()) + columns / 2 * width * (row / width) + row % width;
     for (std::size_t column = 0; column < columns; column += 2)
       out[column / 2 * width] = bfloat_from_float(in[column]) | std::uint32_t(bfloat_from_float(in[column + 1])) << 16;
   }

@@ -38,7 +38,7 @@ int Model::matmul_pieces(const Stage& stage) const {
 MatmulTask Model::matmul_task(const Stage& stage, const MatmulPart& part) {
   const PanelMatrix& matrix = matrices_[part.matrix];
   const bool is_float = matrix.format.is_float();
-  const int tokens = rows_of(stage), width = tile_width(tokens, is_float ? kTile : kernels_->tile);
+  const int tokens = rows_of(stage), width = kernels_->width(matrix.format, tokens);
   const std::size_t columns = stage.matmul_columns, lanes = matrix.format.codes == Codes::Pairs ? columns / 2 : columns;
   MatmulTask task{matrix, part.bias < 0 ? nullptr : vectors_[part.bias].data(),
                   is_float ? (const std::uint8_t*)packed_.data() : quantized_.data(),

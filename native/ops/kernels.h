@@ -155,8 +155,13 @@ struct Kernels {
   void (*quantize)(const float* in, int count, int width, int slot, float outlier, std::uint8_t* tile);
   void (*store_cache)(const CacheLayer& layer, std::int32_t block, int slot, int head, const float* key,
                       const float* value);
-  int tile = kTile;              // tokens in a tile's memory, where they are many and quantized
   bool bfloat_products = false;  // matmuls of Codes::Pairs are faster than those of floats
+  // Tokens in a tile's memory, where they are many: quantized ones, and those of weights in pairs.
+  int tile = kTile, pair_tile = kTile;
+
+  OCTAVO_INLINE int width(const PanelFormat& format, int tokens) const {
+    return tile_width(tokens, format.codes == Codes::Pairs ? pair_tile : format.is_float() ? kTile : tile);
+  }
 };
 
 OCTAVO_INLINE constexpr std::size_t attention_scratch(int head_width) {

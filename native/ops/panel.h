@@ -135,7 +135,9 @@ static_assert(sizeof(QuantizedGroup) == kLine);
 constexpr int kTile = 4;
 
 // Tokens in a tile's memory: one alone lies close together.  most: how many an instruction set likes best.
-OCTAVO_INLINE constexpr int tile_width(int tokens, int most) { return tokens == 1 ? 1 : tokens <= kTile ? kTile : most; }
+OCTAVO_INLINE constexpr int tile_width(int tokens, int most) {
+  return tokens == 1 || most == 1 ? 1 : tokens <= kTile ? kTile : most;
+}
 
 // A tile of `width` tokens is, for each group, QuantizedGroup [2][width]: the tokens' values, and what rounding left of
 // them, quantized again, for the groups whose scale stands out in their token's row (has_rest).  A few groups hold a

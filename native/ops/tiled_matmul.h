@@ -23,21 +23,22 @@ constexpr int kUnitTiles = kUnitStretch / kUnitTokens;
 constexpr int kMostGroups = 2048;  // of a matrix that is multiplied so
 constexpr int kLeastTokens = 2 * kUnitTokens;  // for fewer, unpacking codes to memory takes longer than it saves
 
-// The shapes of the eight tiles while this lives; they belong to the thread.
+struct TileShape {
+  int rows = kUnitTokens, bytes = kLine;
+};
+
+// The shapes of a thread's tiles while this lives.
 class TileShapes {
  public:
-  TileShapes() {
-    alignas(kLine) Description shapes{};
-    shapes.palette = 1;
-    set(shapes, 0, kUnitTokens, kLine);       // sums, of the whole group or of columns 0 to 15
-    set(shapes, 1, kUnitTokens, kLine);       // sums of columns 16 to 31
-    set(shapes, 2, kUnitTokens, kGroup);      // activations of a group
-    set(shapes, 3, kGroup / 4, kLine);        // its codes
-    set(shapes, 4, kUnitTokens, kGroup / 2);  // activations of columns 0 to 15
-    set(shapes, 5, kUnitTokens, kGroup / 2);  // of columns 16 to 31
-    set(shapes, 6, kGroup / 8, kLine);        // codes of columns 0 to 15
-    set(shapes, 7, kGroup / 8, kLine);        // of columns 16 to 31
-    _tile_loadconfig(&shapes);
+  explicit TileShapes(const TileShape (&shapes)[8]) {
+    alignas(kLine) Description description{};
+    description.palette = 1;
+    for (int tile = 0; tile < 8; ++tile) {
+      description.rows[tile] = std::uint8_t(shapes[tile].rows);
+      description.bytes[tile] = std::uint16_t(shapes[tile].bytes);
+    }
+    asm volatile("" ::"r"(&description) : "memory");
+    _tile_loadconfig(&description);
   }
   ~TileShapes() { _tile_release(); }
   TileShapes(const TileShapes&) = delete;
@@ -46,15 +47,18 @@ class TileShapes {
  private:
   struct Description {
     std::uint8_t palette, first_row, reserved[14];
-    std::uint16_t row_bytes[16];
+    std::uint16_t bytes[16];
     std::uint8_t rows[16];
   };
   static_assert(sizeof(Description) == kLine);
-  static void set(Description& shapes, int tile, int rows, int bytes) {
-    shapes.rows[tile] = std::uint8_t(rows);
-    shapes.row_bytes[tile] = std::uint16_t(bytes);
-  }
 };
+
+// --- quantized matrices ----------------------------------------------------------------------------------------------
+// Tiles: 0 sums of a whole group, or of its columns 0 to 15, and 1 of columns 16 to 31; 2 a group's activations and 3 its
+// codes; 4 and 5 activations, 6 and 7 codes of the halves.
+constexpr TileShape kGroupShapes[8] = {{}, {}, {kUnitTokens, kGroup}, {kGroup / 4, kLine},
+                                       {kUnitTokens, kGroup / 2}, {kUnitTokens, kGroup / 2},
+                                       {kGroup / 8, kLine}, {kGroup / 8, kLine}};
 
 // A group of a panel as the unit reads it.
 struct alignas(kLine) UnpackedGroup {
@@ -144,7 +148,7 @@ struct TiledSweep {
   static void run(const MatmulTask& task, int begin, int end) {
     const int left_over = task.tokens % kUnitTokens, tiled = left_over <= kTile ? task.tokens - left_over : task.tokens;
     if (tiled < kLeastTokens || task.matrix.groups() > kMostGroups) return Sweep::run<kind, scales, zero>(task, begin, end);
-    const TileShapes shapes;
+    const TileShapes shapes(kGroupShapes);
     for (int first = 0; first < tiled; first += kUnitStretch) {
       const int count = std::min(kUnitStretch, tiled - first);
       Rests rests;
@@ -224,6 +228,63 @@ struct TiledSweep {
     }
   }
 };
+
+// --- encoders' matrices of bfloat16 pairs --------------------------------------------------------------------------
+// Tiles: 0 to 3 sums of 32 tokens and two panels, 4 and 5 the tokens' activations, 6 and 7 the panels, 32 columns of each.
+// The unit adds the products of even and of odd columns apart, so sums are rounded otherwise than by matmul.h; a token's
+// are still the same whatever its company.
+constexpr int kPairColumns = 32;
+
+// products [2 panels][32 tokens][16 rows] = the panels at `weights` times the tokens from `first` on.
+template <int panels>
+inline void multiply_pairs(const MatmulTask& task, const std::uint8_t* weights, int first,
+                           float (&products)[2][2 * kUnitTokens][kPanelRows]) {
+  const std::size_t row_bytes = task.tile_bytes;  // a tile's width is one token
+  const std::uint8_t* rows = task.activations + row_bytes * first;
+  const std::uint8_t* next = weights + task.matrix.panel_bytes();
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int column = 0; column < task.matrix.columns; column += kPairColumns) {
+    const std::size_t at = std::size_t(column) * 2, panel_at = at * kPanelRows;
+    _tile_loadd(6, weights + panel_at, kLine);
+    _tile_loadd(4, rows + at, row_bytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(5, rows + row_bytes * kUnitTokens + at, row_bytes);
+    _tile_dpbf16ps(1, 5, 6);
+    if constexpr (panels == 2) {
+      _tile_loadd(7, next + panel_at, kLine);
+      _tile_dpbf16ps(2, 4, 7);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, products[0][0], kLine);
+  _tile_stored(1, products[0][kUnitTokens], kLine);
+  _tile_stored(2, products[1][0], kLine);
+  _tile_stored(3, products[1][kUnitTokens], kLine);
+  asm volatile("" ::: "memory");
+}
+
+// task.width: 1.  Rows of activations after the last token are read, and their sums are left.
+inline void pair_sweep(const MatmulTask& task, int begin, int end) {
+  constexpr TileShape kWhole[8] = {};
+  const TileShapes shapes(kWhole);
+  alignas(kLine) float products[2][2 * kUnitTokens][kPanelRows];
+  for (int first = 0; first < task.tokens; first += 2 * kUnitTokens)
+    for (int index = begin; index < end; index += 2) {
+      const std::uint8_t* weights = task.matrix.data + task.matrix.panel_bytes() * index;
+      const int panels = std::min(2, end - index);
+      if (panels == 2) multiply_pairs<2>(task, weights, first, products);
+      else multiply_pairs<1>(task, weights, first, products);
+      for (int p = 0; p < panels; ++p) {
+        const int row = (index + p) * kPanelRows;
+        const F bias = task.bias ? load(task.bias + row) : zero_lanes();
+        for (int n = 0; n < std::min(2 * kUnitTokens, task.tokens - first); ++n)
+          store_rows(task.out + task.out_stride * (first + n) + row, load(products[p][n]) + bias, task.matrix.rows - row);
+      }
+    }
+}
 
 }  // namespace
 }  // namespace octavo
