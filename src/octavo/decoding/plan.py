@@ -223,10 +223,7 @@ class _Planner:
         if self.coarse and columns % 32 == 0 and name.startswith("blk.") and size > coarse_bytes:
             packing, size = "coarse", coarse_bytes
         elif (
-            not self.config.causal
-            and columns % 32 == 0
-            and size >= pair_bytes
-            and self.model.bfloat_products
+            not self.config.causal and columns % 32 == 0 and size >= pair_bytes and self.model.bfloat_products
         ):
             # An encoder's vectors bear bfloat16 (docs/native_step.md); logits would not.
             packing, size = "pairs", pair_bytes
