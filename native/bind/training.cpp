@@ -1,8 +1,10 @@
 // Training's kernels over tensors of PyTorch, which come as addresses: shapes, types and strides were checked by
 // src/octavo/layers/native_training.py, the only caller.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "model/unpack.h"
@@ -105,7 +107,8 @@ bool cross_entropy(Address parallel, int threads, Address logits, Address target
 void weight_gradient(Address parallel, int threads, Address out_gradient, Address in, std::ptrdiff_t out_stride,
                      std::ptrdiff_t in_stride, Address found, int rows, int outputs, int inputs, bool add) {
   const octavo::TrainingWeightGradient task{at<octavo::Bfloat>(out_gradient), at<octavo::Bfloat>(in), out_stride, in_stride,
-                                            at<float>(found), rows, outputs, inputs, add};
+                                            at<float>(found), rows, outputs, inputs, add,
+                                            kernels().gradient_outputs, kernels().gradient_inputs};
   Team(parallel, threads).run(kernels().weight_gradient, task, octavo::weight_gradient_pieces(task));
 }
 
@@ -125,7 +128,8 @@ void product(Address parallel, int threads, const nb::tuple& fields, const nb::t
                                {at<octavo::Bfloat>(address(2)), number(3), parts.data(), int(number(4))}, number(5) != 0,
                                at<octavo::Bfloat>(address(6)), at<octavo::Bfloat>(address(8)), number(7), number(9),
                                at<octavo::Bfloat>(address(10)), number(11),
-                               int(number(12)), int(number(13)), int(number(14)), int(number(15)), octavo::kProductRows};
+                               int(number(12)), int(number(13)), int(number(14)), int(number(15)),
+                               kernels().product_rows, kernels().product_columns};
   // Few pieces leave a thread without work at the end; smaller ones pack the weight more often.
   const auto uneven = [&] {
     const int pieces = octavo::product_pieces(task);
@@ -177,6 +181,8 @@ void unpack_blocks(Address parallel, int threads, int type, Address bytes, int r
 void bind_training(nb::module_& module) {
   module.def("trains_in_bfloat16", [] { return octavo::training_kernels() != nullptr; },
              "Whether this processor has the training kernels.");
+  module.def("training_kernels", [] { return std::string(octavo::training_kernels() ? octavo::training_kernels()->name : ""); },
+             "The instruction set of the training kernels; empty without.");
   module.attr("TRAINING_PIECES") = octavo::kNormPieces;
   module.def("train_attention", &attention, "parallel"_a, "threads"_a, "fields"_a);
   module.def("train_attention_backward", &attention_backward, "parallel"_a, "threads"_a, "fields"_a);

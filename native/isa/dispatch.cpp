@@ -2,11 +2,16 @@
 
 #include <cstdlib>
 #include <stdexcept>
+#include <string_view>
 
 #include "ops/training.h"
 
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace octavo {
@@ -18,6 +23,18 @@ bool has_avx512() {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+}
+
+// Tiles trap until the system has been asked for their place in what it saves of a thread.
+bool may_use_tiles() {
+#if defined(__linux__)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, of arch/x86/include/uapi/asm/prctl.h
+  static const bool allowed = __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+                              syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return allowed;
+#else
+  return false;
+#endif
 }
 
 }  // namespace
@@ -62,7 +79,11 @@ const Kernels* choose_kernels(const std::string& name) {
 
 const TrainingKernels* training_kernels() {
 #if defined(__x86_64__)
-  if (has_avx512() && __builtin_cpu_supports("avx512bf16")) return avx512_bfloat16_training_kernels();
+  const char* forced = std::getenv("OCTAVO_ISA");
+  const std::string_view wanted = forced ? forced : "";
+  if (!has_avx512() || !__builtin_cpu_supports("avx512bf16")) return nullptr;
+  if ((wanted.empty() || wanted == "amx-bf16") && may_use_tiles()) return amx_training_kernels();
+  if (wanted.empty() || wanted == "avx512-bf16") return avx512_bfloat16_training_kernels();
 #endif
   return nullptr;
 }

@@ -43,7 +43,7 @@ _NO_PARTS: tuple[tuple[int | float, ...], ...] = ()
 @functools.cache
 def _wanted() -> bool:
     """Tile units (AMX) multiply many times faster, through oneDNN."""
-    return native_training.available() and not torch.cpu._is_amx_tile_supported()
+    return native_training.available()
 
 
 def suits_weight(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype = torch.bfloat16) -> bool:
