@@ -128,7 +128,7 @@ inline void product_panel_tile(const ProductTile& t, int rows) {
   std::ptrdiff_t stride = t.left_stride;
   const Bfloat* left = whole_left(t.left, stride, rows, t.pairs, space);
   const int pairs = round_up(t.pairs, kSumPairs);
-  if (t.add) load_sums<2, C>(t.partial, t.partial_stride);
+  if (t.start) load_sums<2, C>(t.start, t.start_stride);
   else zero_sums<2, C>();
   add_products<2, C>(left, stride, t.right, kProductPanel, pairs);
   if (!t.last) return store_sums<2, C>(t.partial, t.partial_stride);

@@ -62,7 +62,7 @@ inline void product_panel_tile(const ProductTile& t) {
   __m512 sums[R][columns];
   OCTAVO_UNROLL for (int r = 0; r < R; ++r)
     OCTAVO_UNROLL for (int c = 0; c < columns; ++c)
-      sums[r][c] = t.add ? _mm512_loadu_ps(t.partial + r * t.partial_stride + 16 * c) : _mm512_setzero_ps();
+      sums[r][c] = t.start ? _mm512_loadu_ps(t.start + r * t.start_stride + 16 * c) : _mm512_setzero_ps();
   add_products<R, columns>(sums, t.left, t.left_stride, t.right, kProductPanel, t.pairs);
   if (!t.last) {
     OCTAVO_UNROLL for (int r = 0; r < R; ++r)

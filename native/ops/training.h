@@ -89,6 +89,14 @@ struct TrainingWeightGradient {
   int rows, outputs, inputs;
   bool add;
   int piece_outputs, piece_inputs;
+  float* bias_gradient;  // [O]: sums of out_gradient over its rows; or null
+};
+
+// Float32 to bfloat16.
+struct TrainingLowering {
+  const float* in;
+  Bfloat* out;
+  std::size_t count;
 };
 
 // NF4 (Dettmers et al. 2023, appendix E): quantiles of the normal distribution with an exact zero.
@@ -130,6 +138,7 @@ struct TrainingProduct {
   Bfloat* out;
   std::ptrdiff_t out_stride;
   int rows, inner, columns, rank, piece_rows, piece_columns;
+  const float* bias;  // [C], added to each row of out; or null
 };
 constexpr int kProductLeastRows = 128;  // of one piece
 
@@ -160,6 +169,7 @@ struct TrainingKernels {
   void (*weight_gradient)(const TrainingWeightGradient&, int piece);
   void (*product)(const TrainingProduct&, int piece);
   void (*join_pairs)(const TrainingPairs&);
+  void (*lower)(const TrainingLowering&, int piece);  // of kNormPieces
   // Sizes of pieces that suit the kernels' caches.
   int gradient_outputs, gradient_inputs, product_rows, product_columns;
   const char* name;

@@ -108,7 +108,7 @@ class Scratch {
 thread_local Scratch scratch;
 
 // What one tile of a product with a weight reads and writes: left[R][2 pairs] right[pairs][columns] and then
-// low[R][2 low_pairs] right[..] are added to partial sums and kept there, or written out.
+// low[R][2 low_pairs] right[..], kept in float32 or written out.
 struct ProductTile {
   const Bfloat* left;
   std::ptrdiff_t left_stride;
@@ -117,9 +117,11 @@ struct ProductTile {
   const Bfloat* low;
   std::ptrdiff_t low_stride;
   int low_pairs;
-  float* partial;
+  const float* start;  // what sums begin with; or null
+  std::ptrdiff_t start_stride;
+  float* partial;  // where they are kept
   std::ptrdiff_t partial_stride;
-  bool add, last;
+  bool last;
   Bfloat* out;
   std::ptrdiff_t out_stride;
   std::uint8_t* space;  // of product_space bytes

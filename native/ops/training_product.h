@@ -102,7 +102,8 @@ void training_product(const TrainingProduct& task, int piece) {
         pack_panel(task.low_right + (task.transposed ? c * task.low_right_stride : c), task.low_right_stride, task.transposed,
                    task.rank / 2, columns, panel + std::size_t(round_up(terms / 2, kSumPairs)) * kProductPanel);
       ProductTile tile{nullptr, task.left_stride, panel, terms / 2, nullptr, task.low_left_stride, task.rank / 2,
-                       nullptr, task.piece_columns, k > 0, last, nullptr, task.out_stride, space};
+                       k || !task.bias ? nullptr : task.bias + c, 0, nullptr, task.piece_columns, last,
+                       nullptr, task.out_stride, space};
       const PanelSource next = c + kProductPanel < c1 ? panel_source(task, k, c + kProductPanel, c1)
                                                       : panel_source(task, k + kProductInner, c0, c1);
       for (int n = n0; n < n1;) {
@@ -110,6 +111,7 @@ void training_product(const TrainingProduct& task, int piece) {
         tile.left = task.left + n * task.left_stride + k;
         tile.low = task.low_left + n * task.low_left_stride;
         tile.partial = partial + std::size_t(n - n0) * task.piece_columns + at;
+        if (k) tile.start = tile.partial, tile.start_stride = tile.partial_stride;
         tile.out = task.out + n * task.out_stride + c;
         n += product_rows(tile, n1 - n, columns);
       }
