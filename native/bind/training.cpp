@@ -3,6 +3,10 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -139,6 +143,20 @@ void product(Address parallel, int threads, const nb::tuple& fields, const nb::t
   Team(parallel, threads).run(kernels().product, task, octavo::product_pieces(task));
 }
 
+// Whether numbers below 2^-126 count as zero on these threads from now on; gives what held on this one before.
+bool flush_denormals(Address parallel, int threads, bool flush) {
+#if defined(__x86_64__)
+  constexpr unsigned kFlush = 0x8040;  // of results, and of what is read
+  const bool before = (_mm_getcsr() & kFlush) == kFlush;
+  nb::gil_scoped_release unlocked;
+  auto set = [&] { _mm_setcsr(flush ? _mm_getcsr() | kFlush : _mm_getcsr() & ~kFlush); };
+  octavo::on_each_thread(at<void(void (*)(void*), void*, unsigned, unsigned)>(parallel), threads, set);
+  return before;
+#else
+  return false;
+#endif
+}
+
 void lower(Address parallel, int threads, Address in, Address out, std::size_t count) {
   const octavo::TrainingLowering task{at<float>(in), at<octavo::Bfloat>(out), count};
   Team(parallel, threads).run(kernels().lower, task, octavo::kNormPieces);
@@ -197,6 +215,7 @@ void bind_training(nb::module_& module) {
   module.def("train_cross_entropy", &cross_entropy);
   module.def("train_weight_gradient", &weight_gradient);
   module.def("train_product", &product, "parallel"_a, "threads"_a, "fields"_a, "nf4"_a);
+  module.def("flush_denormals", &flush_denormals, "parallel"_a, "threads"_a, "flush"_a);
   module.def("train_lower", &lower, "parallel"_a, "threads"_a, "single"_a, "out"_a, "count"_a);
   module.def("train_join_pairs", &join_pairs, "pairs"_a, "inputs"_a, "outputs"_a, "rank"_a, "down"_a, "up"_a);
   module.def("unpack_nf4", &unpack_nf4, "parallel"_a, "threads"_a, "codes"_a, "absmax"_a, "blocks"_a, "out"_a, "single"_a);

@@ -18,7 +18,7 @@ const TrainingKernels* amx_training_kernels() {
                                        training_heads,             training_heads_backward,     training_cross_entropy,
                                        training_weight_gradient,   training_product,
                                        join_training_pairs,        training_lowering,
-                                       192, 768, 512, 192, "amx-bf16"};
+                                       192, 768, 512, 384, "amx-bf16"};
   return &kernels;
 }
 

@@ -68,6 +68,10 @@ inline __attribute__((always_inline)) void add_products(const Bfloat* left, std:
                                                         const std::uint32_t* right, std::ptrdiff_t right_stride, int pairs) {
   settle_memory();
   for (int p = 0; p < pairs; p += 16) {
+    if constexpr (R > 1 && C > 1)  // tiles of a panel in the second cache are not foreseen
+      OCTAVO_UNROLL for (int i = 32; i < 48; ++i)
+        for (int half = 0; half < 32; half += 16)
+          _mm_prefetch((const char*)(right + (p + i) * right_stride + half), _MM_HINT_T0);
     _tile_loadd(6, right + p * right_stride, 4 * right_stride);
     _tile_loadd(4, left + 2 * p, 2 * left_stride);
     _tile_dpbf16ps(0, 4, 6);

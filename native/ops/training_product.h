@@ -46,8 +46,8 @@ inline void pack_panel(const Bfloat* in, std::ptrdiff_t stride, bool transposed,
     for (int c = 0; c < columns; ++c) std::memcpy(out + std::size_t(p) * kProductPanel + c, in + c * stride + 2 * p, 4);
 }
 
-// The stretch of the weight that one panel is made of, and how much of it is asked for while the panel before it is
-// multiplied: short stretches of many rows are nothing that a processor would foresee.
+// The part of the weight that a piece's panels of one stretch of the sum are made of, and how much of it is asked for
+// while the stretch before it is multiplied: short stretches of many rows are nothing that a processor would foresee.
 struct PanelSource {
   const Bfloat* start;
   std::ptrdiff_t stride;
@@ -58,25 +58,29 @@ struct PanelSource {
   }
 };
 
-PanelSource panel_source(const TrainingProduct& task, int k, int c, int end) {
-  const int terms = std::min(kProductInner, task.inner - k), columns = std::min(kProductPanel, end - c);
+PanelSource panel_source(const TrainingProduct& task, int k, int begin, int end) {
   const TrainingWeight& weight = task.weight;
   if (k >= task.inner || !weight.values) return {nullptr, 0, 0, 0};
-  if (task.transposed) return {weight.values + c * weight.stride + k, weight.stride, columns, terms};
-  return {weight.values + k * weight.stride + c, weight.stride, terms, columns};
+  const int terms = std::min(kProductInner, task.inner - k);
+  if (task.transposed) return {weight.values + begin * weight.stride + k, weight.stride, end - begin, terms};
+  return {weight.values + k * weight.stride + begin, weight.stride, terms, end - begin};
 }
 
+// A few rows with all panels of a piece: these rows stay in the first cache and the panels in the second, and what is
+// written lies in a row.
 void training_product(const TrainingProduct& task, int piece) {
   const int across = (task.rows + task.piece_rows - 1) / task.piece_rows;
   const int n0 = piece % across * task.piece_rows, n1 = std::min(task.rows, n0 + task.piece_rows);
   const int c0 = piece / across * task.piece_columns, c1 = std::min(task.columns, c0 + task.piece_columns);
   const TrainingWeight& weight = task.weight;
   const bool one_pass = task.inner <= kProductInner;
-  const std::size_t panel_size = std::size_t(kProductInner / 2 + round_up(task.rank / 2, kSumPairs)) * kProductPanel;
+  const int terms_space = std::min(task.inner, kProductInner);
+  const std::size_t panel_size = std::size_t(round_up(terms_space / 2, kSumPairs) + round_up(task.rank / 2, kSumPairs)) * kProductPanel;
+  const std::size_t panels_size = panel_size * ((c1 - c0 + kProductPanel - 1) / kProductPanel);
   const std::size_t partial_size = std::size_t(one_pass ? 0 : round_up(n1 - n0, kProductTile)) * task.piece_columns;
-  const std::size_t unpacked_size = std::size_t(weight.values ? 0 : kProductInner) * task.piece_columns;
-  scratch.begin(panel_size * 4 + partial_size * 4 + unpacked_size * 2 + product_space(task.rank) + 512);
-  std::uint32_t* panel = scratch.take<std::uint32_t>(panel_size);
+  const std::size_t unpacked_size = std::size_t(weight.values ? 0 : terms_space) * task.piece_columns;
+  scratch.begin(panels_size * 4 + partial_size * 4 + unpacked_size * 2 + product_space(task.rank) + 512);
+  std::uint32_t* panels = scratch.take<std::uint32_t>(panels_size);
   float* partial = scratch.take<float>(partial_size);
   Bfloat* unpacked = scratch.take<Bfloat>(unpacked_size);
   std::uint8_t* space = scratch.take<std::uint8_t>(product_space(task.rank));
@@ -97,23 +101,27 @@ void training_product(const TrainingProduct& task, int piece) {
     }
     for (int c = c0; c < c1; c += kProductPanel) {
       const int columns = std::min(kProductPanel, c1 - c), at = c - c0;
+      std::uint32_t* panel = panels + std::size_t(at / kProductPanel) * panel_size;
       pack_panel(in + (task.transposed ? at * stride : at), stride, task.transposed, terms / 2, columns, panel);
       if (last && task.rank)
         pack_panel(task.low_right + (task.transposed ? c * task.low_right_stride : c), task.low_right_stride, task.transposed,
                    task.rank / 2, columns, panel + std::size_t(round_up(terms / 2, kSumPairs)) * kProductPanel);
-      ProductTile tile{nullptr, task.left_stride, panel, terms / 2, nullptr, task.low_left_stride, task.rank / 2,
-                       k || !task.bias ? nullptr : task.bias + c, 0, nullptr, task.piece_columns, last,
-                       nullptr, task.out_stride, space};
-      const PanelSource next = c + kProductPanel < c1 ? panel_source(task, k, c + kProductPanel, c1)
-                                                      : panel_source(task, k + kProductInner, c0, c1);
-      for (int n = n0; n < n1;) {
-        next.prefetch((n - n0) / kProductTile, (n1 - n0 + kProductTile - 1) / kProductTile);
-        tile.left = task.left + n * task.left_stride + k;
-        tile.low = task.low_left + n * task.low_left_stride;
-        tile.partial = partial + std::size_t(n - n0) * task.piece_columns + at;
-        if (k) tile.start = tile.partial, tile.start_stride = tile.partial_stride;
-        tile.out = task.out + n * task.out_stride + c;
-        n += product_rows(tile, n1 - n, columns);
+    }
+    const PanelSource next = panel_source(task, k + kProductInner, c0, c1);
+    for (int n = n0, done = 0; n < n1; n += done) {
+      // The rows after these come from further away than the panels.
+      prefetch_rows(task.left + k, task.left_stride, std::min(n1, n + kProductTile), std::min(n1, n + 2 * kProductTile), terms);
+      next.prefetch((n - n0) / kProductTile, (n1 - n0 + kProductTile - 1) / kProductTile);
+      for (int c = c0; c < c1; c += kProductPanel) {
+        const int at = c - c0;
+        float* kept = partial + std::size_t(n - n0) * task.piece_columns + at;
+        const float* bias = task.bias ? task.bias + c : nullptr;
+        const ProductTile tile{task.left + n * task.left_stride + k, task.left_stride,
+                               panels + std::size_t(at / kProductPanel) * panel_size, terms / 2,
+                               task.low_left + n * task.low_left_stride, task.low_left_stride, task.rank / 2,
+                               k ? kept : bias, k ? task.piece_columns : 0, kept, task.piece_columns, last,
+                               task.out + n * task.out_stride + c, task.out_stride, space};
+        done = product_rows(tile, n1 - n, std::min(kProductPanel, c1 - c));
       }
     }
   }
