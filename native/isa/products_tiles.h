@@ -11,7 +11,7 @@ namespace {
 constexpr int kSumPairs = 16;
 constexpr int kRowsAtOnce = 32;
 constexpr int kProductTile = 32, kProductPanel = 32;
-constexpr int kProductInner = 384;
+constexpr int kProductInner = 576;
 constexpr int kGradientTile = 32, kGradientRest = 16;
 constexpr int kGradientPanel = 32;
 constexpr int kGradientRows = 512;

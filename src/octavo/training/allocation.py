@@ -43,9 +43,9 @@ def prepare_process(threads: int) -> int:
 def flushed_denormals() -> Iterator[None]:
     """Numbers below 2^-126 count as zero meanwhile: they cost a hundred times as much and mean nothing here.
 
-    On all threads that PyTorch computes with: its own switch turns this thread's alone, and what other threads
-    do would depend on when they were begun.  Only meanwhile: whatever else the process computes keeps every
-    bit.
+    On all threads that PyTorch computes with: its own switch turns this thread's alone, and what other
+    threads do would depend on when they were begun.  Only meanwhile: whatever else the process computes keeps
+    every bit.
     """
     before = _native.flush_denormals(*openmp_team(), True)
     torch.set_flush_denormal(True)
