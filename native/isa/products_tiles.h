@@ -14,7 +14,7 @@ constexpr int kProductTile = 32, kProductPanel = 32;
 constexpr int kProductInner = 576;
 constexpr int kGradientTile = 32, kGradientRest = 16;
 constexpr int kGradientPanel = 32;
-constexpr int kGradientRows = 512;
+constexpr int kGradientRows = 256;
 
 // A thread's tiles while a piece runs: whatever else uses them configures them for itself.
 struct Products {
