@@ -1,8 +1,14 @@
 // Training's kernels over tensors of PyTorch, which come as addresses: shapes, types and strides were checked by
 // src/octavo/layers/native_training.py, the only caller.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "model/unpack.h"
@@ -103,14 +109,15 @@ bool cross_entropy(Address parallel, int threads, Address logits, Address target
 }
 
 void weight_gradient(Address parallel, int threads, Address out_gradient, Address in, std::ptrdiff_t out_stride,
-                     std::ptrdiff_t in_stride, Address found, int rows, int outputs, int inputs, bool add) {
+                     std::ptrdiff_t in_stride, Address found, int rows, int outputs, int inputs, bool add, Address bias) {
   const octavo::TrainingWeightGradient task{at<octavo::Bfloat>(out_gradient), at<octavo::Bfloat>(in), out_stride, in_stride,
-                                            at<float>(found), rows, outputs, inputs, add};
+                                            at<float>(found), rows, outputs, inputs, add,
+                                            kernels().gradient_outputs, kernels().gradient_inputs, at<float>(bias)};
   Team(parallel, threads).run(kernels().weight_gradient, task, octavo::weight_gradient_pieces(task));
 }
 
 // left, left_stride; values, stride, weight_columns; transposed; low_left, low_left_stride, low_right, low_right_stride;
-// out, out_stride; rows, inner, columns, rank.  nf4: of each part codes, absmax, scales, levels, outer, offset, begin, end.
+// out, out_stride; rows, inner, columns, rank; bias.  nf4: of each part codes, absmax, scales, levels, outer, offset, begin, end.
 void product(Address parallel, int threads, const nb::tuple& fields, const nb::tuple& nf4) {
   const auto address = [&](int i) { return nb::cast<Address>(fields[i]); };
   const auto number = [&](int i) { return nb::cast<std::ptrdiff_t>(fields[i]); };
@@ -125,7 +132,8 @@ void product(Address parallel, int threads, const nb::tuple& fields, const nb::t
                                {at<octavo::Bfloat>(address(2)), number(3), parts.data(), int(number(4))}, number(5) != 0,
                                at<octavo::Bfloat>(address(6)), at<octavo::Bfloat>(address(8)), number(7), number(9),
                                at<octavo::Bfloat>(address(10)), number(11),
-                               int(number(12)), int(number(13)), int(number(14)), int(number(15)), octavo::kProductRows};
+                               int(number(12)), int(number(13)), int(number(14)), int(number(15)),
+                               kernels().product_rows, kernels().product_columns, at<float>(address(16))};
   // Few pieces leave a thread without work at the end; smaller ones pack the weight more often.
   const auto uneven = [&] {
     const int pieces = octavo::product_pieces(task);
@@ -133,6 +141,25 @@ void product(Address parallel, int threads, const nb::tuple& fields, const nb::t
   };
   while (task.piece_rows > octavo::kProductLeastRows && uneven()) task.piece_rows /= 2;
   Team(parallel, threads).run(kernels().product, task, octavo::product_pieces(task));
+}
+
+// Whether numbers below 2^-126 count as zero on these threads from now on; gives what held on this one before.
+bool flush_denormals(Address parallel, int threads, bool flush) {
+#if defined(__x86_64__)
+  constexpr unsigned kFlush = 0x8040;  // of results, and of what is read
+  const bool before = (_mm_getcsr() & kFlush) == kFlush;
+  nb::gil_scoped_release unlocked;
+  auto set = [&] { _mm_setcsr(flush ? _mm_getcsr() | kFlush : _mm_getcsr() & ~kFlush); };
+  octavo::on_each_thread(at<void(void (*)(void*), void*, unsigned, unsigned)>(parallel), threads, set);
+  return before;
+#else
+  return false;
+#endif
+}
+
+void lower(Address parallel, int threads, Address in, Address out, std::size_t count) {
+  const octavo::TrainingLowering task{at<float>(in), at<octavo::Bfloat>(out), count};
+  Team(parallel, threads).run(kernels().lower, task, octavo::kNormPieces);
 }
 
 // pairs: of each down, up, rank, begin, end, scale.
@@ -177,6 +204,8 @@ void unpack_blocks(Address parallel, int threads, int type, Address bytes, int r
 void bind_training(nb::module_& module) {
   module.def("trains_in_bfloat16", [] { return octavo::training_kernels() != nullptr; },
              "Whether this processor has the training kernels.");
+  module.def("training_kernels", [] { return std::string(octavo::training_kernels() ? octavo::training_kernels()->name : ""); },
+             "The instruction set of the training kernels; empty without.");
   module.attr("TRAINING_PIECES") = octavo::kNormPieces;
   module.def("train_attention", &attention, "parallel"_a, "threads"_a, "fields"_a);
   module.def("train_attention_backward", &attention_backward, "parallel"_a, "threads"_a, "fields"_a);
@@ -186,6 +215,8 @@ void bind_training(nb::module_& module) {
   module.def("train_cross_entropy", &cross_entropy);
   module.def("train_weight_gradient", &weight_gradient);
   module.def("train_product", &product, "parallel"_a, "threads"_a, "fields"_a, "nf4"_a);
+  module.def("flush_denormals", &flush_denormals, "parallel"_a, "threads"_a, "flush"_a);
+  module.def("train_lower", &lower, "parallel"_a, "threads"_a, "single"_a, "out"_a, "count"_a);
   module.def("train_join_pairs", &join_pairs, "pairs"_a, "inputs"_a, "outputs"_a, "rank"_a, "down"_a, "up"_a);
   module.def("unpack_nf4", &unpack_nf4, "parallel"_a, "threads"_a, "codes"_a, "absmax"_a, "blocks"_a, "out"_a, "single"_a);
   module.def("unpack_blocks", &unpack_blocks, "parallel"_a, "threads"_a, "type"_a, "bytes"_a, "rows"_a, "columns"_a, "out"_a, "single"_a);

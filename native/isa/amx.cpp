@@ -1,9 +1,16 @@
-// AVX-512 beside the matrix unit of Intel's server processors (AMX): matmuls of many tokens, and of encoders.
+// AVX-512 beside the matrix unit of Intel's server processors (AMX): matmuls of many tokens and of encoders, and
+// training's products.
 #include "isa/vector_avx512.h"
 
 #include <algorithm>
 
+#include "ops/rows.h"
 #include "ops/tiled_matmul.h"
+#include "isa/products_tiles.h"
+#include "ops/training_attention.h"
+#include "ops/training_rows.h"
+#include "ops/training_weights.h"
+#include "ops/training_product.h"
 
 namespace octavo {
 namespace {
@@ -26,6 +33,16 @@ const Kernels* amx_kernels() {
     all.pair_tile = 1;
     return all;
   }();
+  return &kernels;
+}
+
+const TrainingKernels* amx_training_kernels() {
+  static const TrainingKernels kernels{training_attention,         training_attention_backward, training_activation<false>,
+                                       training_activation<true>,  training_norm,               training_norm_backward,
+                                       training_heads,             training_heads_backward,     training_cross_entropy,
+                                       training_weight_gradient,   training_product,
+                                       join_training_pairs,        training_lowering,
+                                       192, 768, 512, 384, "amx"};
   return &kernels;
 }
 

@@ -5,6 +5,7 @@
 
 #include "ops/matmul.h"
 #include "ops/rows.h"
+#include "isa/products_vector.h"
 #include "ops/training_attention.h"
 #include "ops/training_rows.h"
 #include "ops/training_weights.h"
@@ -36,7 +37,8 @@ const TrainingKernels* avx512_bfloat16_training_kernels() {
                                        training_activation<true>,  training_norm,               training_norm_backward,
                                        training_heads,             training_heads_backward,     training_cross_entropy,
                                        training_weight_gradient,   training_product,
-                                       join_training_pairs};
+                                       join_training_pairs,        training_lowering,
+                                       192, 384, 512, 192, "avx512-bf16"};
   return &kernels;
 }
 

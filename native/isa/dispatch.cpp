@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <stdexcept>
+#include <string_view>
 
 #include "ops/training.h"
 
@@ -84,7 +85,11 @@ const Kernels* choose_kernels(const std::string& name) {
 
 const TrainingKernels* training_kernels() {
 #if defined(__x86_64__)
-  if (has_avx512() && __builtin_cpu_supports("avx512bf16")) return avx512_bfloat16_training_kernels();
+  const char* forced = std::getenv("OCTAVO_ISA");
+  const std::string_view wanted = forced ? forced : "";
+  if (!has_avx512() || !__builtin_cpu_supports("avx512bf16")) return nullptr;
+  if ((wanted.empty() || wanted == "amx") && has_amx()) return amx_training_kernels();
+  if (wanted.empty() || wanted == "avx512-bf16") return avx512_bfloat16_training_kernels();
 #endif
   return nullptr;
 }

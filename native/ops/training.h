@@ -88,8 +88,16 @@ struct TrainingWeightGradient {
   float* weight_gradient;
   int rows, outputs, inputs;
   bool add;
+  int piece_outputs, piece_inputs;
+  float* bias_gradient;  // [O]: sums of out_gradient over its rows; or null
 };
-constexpr int kGradientOutputs = 192, kGradientInputs = 384;  // of one piece
+
+// Float32 to bfloat16.
+struct TrainingLowering {
+  const float* in;
+  Bfloat* out;
+  std::size_t count;
+};
 
 // NF4 (Dettmers et al. 2023, appendix E): quantiles of the normal distribution with an exact zero.
 inline constexpr float kNf4Levels[16] = {
@@ -129,9 +137,10 @@ struct TrainingProduct {
   std::ptrdiff_t low_left_stride, low_right_stride;
   Bfloat* out;
   std::ptrdiff_t out_stride;
-  int rows, inner, columns, rank, piece_rows;
+  int rows, inner, columns, rank, piece_rows, piece_columns;
+  const float* bias;  // [C], added to each row of out; or null
 };
-constexpr int kProductRows = 512, kProductLeastRows = 128, kProductColumns = 192;  // of one piece
+constexpr int kProductLeastRows = 128;  // of one piece
 
 // Low-rank pairs of one input as one pair in bfloat16: down [rank, inputs] has each scale * A below one another, up
 // [outputs, rank] each B in its block of rows [begin, end) and zero elsewhere.  What fills `rank` up is zero.
@@ -160,22 +169,27 @@ struct TrainingKernels {
   void (*weight_gradient)(const TrainingWeightGradient&, int piece);
   void (*product)(const TrainingProduct&, int piece);
   void (*join_pairs)(const TrainingPairs&);
+  void (*lower)(const TrainingLowering&, int piece);  // of kNormPieces
+  // Sizes of pieces that suit the kernels' caches.
+  int gradient_outputs, gradient_inputs, product_rows, product_columns;
+  const char* name;
 };
 
 inline int attention_pieces(const TrainingAttention& task) { return task.sequences * task.heads; }
 inline int attention_backward_pieces(const TrainingAttention& task) { return task.sequences * task.key_heads; }
 inline int weight_gradient_pieces(const TrainingWeightGradient& task) {
-  return (task.outputs + kGradientOutputs - 1) / kGradientOutputs *
-         ((task.inputs + kGradientInputs - 1) / kGradientInputs);
+  return (task.outputs + task.piece_outputs - 1) / task.piece_outputs *
+         ((task.inputs + task.piece_inputs - 1) / task.piece_inputs);
 }
 inline int product_pieces(const TrainingProduct& task) {
-  return (task.columns + kProductColumns - 1) / kProductColumns * ((task.rows + task.piece_rows - 1) / task.piece_rows);
+  return (task.columns + task.piece_columns - 1) / task.piece_columns * ((task.rows + task.piece_rows - 1) / task.piece_rows);
 }
 // Rows are shared out in kNormPieces stretches, so that sums over rows do not depend on the number of threads.
 inline int first_row(int rows, int piece) { return int(std::int64_t(rows) * piece / kNormPieces); }
 
 const TrainingKernels* avx512_bfloat16_training_kernels();
-// What this processor can use; null if it has no bfloat16 products.
+const TrainingKernels* amx_training_kernels();
+// The best that this processor has, or those of the set that OCTAVO_ISA names; null if that has no bfloat16 products.
 const TrainingKernels* training_kernels();
 
 }  // namespace octavo

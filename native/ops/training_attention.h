@@ -1,141 +1,18 @@
 // Attention for training, forward and backward, in bfloat16 products with float32 sums.  As in FlashAttention (Dao et
 // al. 2022) the probabilities are not kept but made again from the rows' normalizers; the matrix of scores exists for a
-// few rows at a time.  Included by isa/avx512_bfloat16.cpp after vector_avx512.h and ops/rows.h.
-//
-// A product takes its left side as rows of pairs of neighbouring values, and its right side as "pairs": 32-bit
-// elements of two values that follow each other along the sum.
+// few rows at a time.  Included after ops/rows.h and the products of an instruction set.
 #pragma once
 #include <cstring>
 #include <limits>
-#include <vector>
 
-#include "ops/training.h"
+#include "ops/training_layouts.h"
 
 namespace octavo {
 namespace {
 
 constexpr int kKeyBlock = 64;  // keys that share a pass over the gradients of queries
 
-inline int round_up(int count, int step) { return (count + step - 1) / step * step; }
-
-// --- products ---------------------------------------------------------------------------------------------------
-// sums[R][columns of 16] += left[R][2 pairs] right[pairs][16 columns].  Strides in elements of each array.
-template <int R, int columns>
-inline void add_products(__m512 (&sums)[R][columns], const Bfloat* left, std::ptrdiff_t left_stride,
-                         const std::uint32_t* right, std::ptrdiff_t right_stride, int pairs) {
-  for (int p = 0; p < pairs; ++p) {
-    __m512i b[columns];
-    OCTAVO_UNROLL for (int c = 0; c < columns; ++c) b[c] = _mm512_loadu_si512(right + p * right_stride + 16 * c);
-    OCTAVO_UNROLL for (int r = 0; r < R; ++r) {
-      std::int32_t two;
-      std::memcpy(&two, left + r * left_stride + 2 * p, 4);
-      const __m512bh a = (__m512bh)_mm512_set1_epi32(two);
-      OCTAVO_UNROLL for (int c = 0; c < columns; ++c) sums[r][c] = _mm512_dpbf16_ps(sums[r][c], a, (__m512bh)b[c]);
-    }
-  }
-}
-
-// out[R][16 columns] (+)= left[R][2 pairs] right[pairs][16 columns].  Strides in elements of each array.
-template <int R, int columns>
-inline void product_tile(const Bfloat* left, std::ptrdiff_t left_stride, const std::uint32_t* right,
-                         std::ptrdiff_t right_stride, int pairs, float* out, std::ptrdiff_t out_stride, bool add) {
-  __m512 sums[R][columns];
-  OCTAVO_UNROLL for (int r = 0; r < R; ++r)
-    OCTAVO_UNROLL for (int c = 0; c < columns; ++c)
-      sums[r][c] = add ? _mm512_loadu_ps(out + r * out_stride + 16 * c) : _mm512_setzero_ps();
-  add_products<R, columns>(sums, left, left_stride, right, right_stride, pairs);
-  OCTAVO_UNROLL for (int r = 0; r < R; ++r)
-    OCTAVO_UNROLL for (int c = 0; c < columns; ++c) _mm512_storeu_ps(out + r * out_stride + 16 * c, sums[r][c]);
-}
-
-// The same for 4 rows and any multiple of 16 columns.
-inline void product(const Bfloat* left, std::ptrdiff_t left_stride, const std::uint32_t* right,
-                    std::ptrdiff_t right_stride, int pairs, int columns, float* out, std::ptrdiff_t out_stride,
-                    bool add) {
-  int c = 0;
-  for (; c + 64 <= columns; c += 64)
-    product_tile<4, 4>(left, left_stride, right + c, right_stride, pairs, out + c, out_stride, add);
-  for (; c < columns; c += 16)
-    product_tile<4, 1>(left, left_stride, right + c, right_stride, pairs, out + c, out_stride, add);
-}
-
-// --- layouts ----------------------------------------------------------------------------------------------------
-inline void store_bfloat(Bfloat* p, F a) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(a.v)); }
-
-// out[column][row] = in[row][column] of 16 x 16 elements of 32 bits.
-inline void transpose_block(const std::uint32_t* in, std::ptrdiff_t in_stride, std::uint32_t* out,
-                            std::ptrdiff_t out_stride) {
-  __m512i a[16], b[16];
-  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(in + i * in_stride);
-  for (int i = 0; i < 16; i += 2) {
-    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4)
-    for (int j = 0; j < 2; ++j) {
-      a[i + 2 * j] = _mm512_unpacklo_epi64(b[i + j], b[i + j + 2]);
-      a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + j + 2]);
-    }
-  for (int i = 0; i < 4; ++i) {  // a[4 g + i]: column i + 4 lane of rows 4 g to 4 g + 3
-    const __m512i x = _mm512_shuffle_i32x4(a[i], a[4 + i], 0x88), y = _mm512_shuffle_i32x4(a[i], a[4 + i], 0xdd);
-    const __m512i z = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0x88), w = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0xdd);
-    _mm512_storeu_si512(out + i * out_stride, _mm512_shuffle_i32x4(x, z, 0x88));
-    _mm512_storeu_si512(out + (i + 4) * out_stride, _mm512_shuffle_i32x4(y, w, 0x88));
-    _mm512_storeu_si512(out + (i + 8) * out_stride, _mm512_shuffle_i32x4(x, z, 0xdd));
-    _mm512_storeu_si512(out + (i + 12) * out_stride, _mm512_shuffle_i32x4(y, w, 0xdd));
-  }
-}
-
-// out[columns][rows] = in[rows][columns], both counts multiples of 16.
-inline void transpose(const std::uint32_t* in, std::ptrdiff_t in_stride, int rows, int columns, std::uint32_t* out,
-                      std::ptrdiff_t out_stride) {
-  for (int r = 0; r < rows; r += 16)
-    for (int c = 0; c < columns; c += 16)
-      transpose_block(in + r * in_stride + c, in_stride, out + c * out_stride + r, out_stride);
-}
-
-// rows [tokens][D] of one head -> [padded][D], zeros after the last.
-inline void copy_rows(const Bfloat* in, std::ptrdiff_t stride, int tokens, int padded, int width, Bfloat* out) {
-  for (int t = 0; t < tokens; ++t) std::memcpy(out + std::size_t(t) * width, in + t * stride, 2 * width);
-  std::memset(out + std::size_t(tokens) * width, 0, std::size_t(padded - tokens) * width * 2);
-}
-
-// [padded][D] -> [padded/2][D] elements of (row 2j, row 2j + 1).
-inline void pair_rows(const Bfloat* in, int padded, int width, std::uint32_t* out) {
-  for (int j = 0; j < padded / 2; ++j)
-    for (int d = 0; d < width; d += 16) {
-      const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(in + std::size_t(2 * j) * width + d)));
-      const __m512i high =
-          _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(in + std::size_t(2 * j + 1) * width + d)));
-      _mm512_storeu_si512(out + std::size_t(j) * width + d, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-    }
-}
-
-// [padded][D] -> [D/2][padded] elements of (value 2i, value 2i + 1): the right side of a product with its transpose.
-inline void pair_columns(const Bfloat* in, int padded, int width, std::uint32_t* out) {
-  transpose((const std::uint32_t*)in, width / 2, padded, width / 2, out, padded);
-}
-
-// Memory of one thread, kept for the next piece.
-class Scratch {
- public:
-  void begin(std::size_t bytes) {
-    if (bytes > memory_.size()) memory_ = std::vector<std::uint8_t>(bytes);
-    used_ = 0;
-  }
-  template <class T>
-  T* take(std::size_t count) {
-    std::uint8_t* start = memory_.data() + used_;
-    start += (64 - std::uintptr_t(start) % 64) % 64;
-    used_ = std::size_t(start - memory_.data()) + count * sizeof(T);
-    return (T*)start;
-  }
-
- private:
-  std::vector<std::uint8_t> memory_;
-  std::size_t used_ = 0;
-};
-thread_local Scratch scratch;
+constexpr int kKeyStep = std::max(16, 2 * kSumPairs);  // counts of keys and queries are rounded up to it
 
 // --- forward ----------------------------------------------------------------------------------------------------
 // Scores of query t for keys from `begin` on -> probabilities times their sum, in bfloat16; the sum and the logarithm.
@@ -168,25 +45,27 @@ inline float softmax_row(float* scores, int begin, int end, int first, int last,
 
 void training_attention(const TrainingAttention& task, int piece) {
   const int b = piece / task.heads, h = piece % task.heads, T = task.tokens, D = task.width;
-  const int padded = round_up(T, 16), g = h / (task.heads / task.key_heads);
+  const int padded = round_up(T, kKeyStep), g = h / (task.heads / task.key_heads);
   const std::int32_t* first = task.first + std::size_t(b) * T;
-  scratch.begin(std::size_t(padded) * D * 10 + std::size_t(padded) * 4 * 6 + D * 16 + 1024);
+  scratch.begin(std::size_t(padded) * D * 10 + std::size_t(padded) * kRowsAtOnce * 6 + D * kRowsAtOnce * 4 + 1024);
   Bfloat* rows = scratch.take<Bfloat>(std::size_t(padded) * D);
   std::uint32_t* keys = scratch.take<std::uint32_t>(std::size_t(padded) * D / 2);
   std::uint32_t* values = scratch.take<std::uint32_t>(std::size_t(padded) * D / 2);
-  float* scores = scratch.take<float>(4 * std::size_t(padded));
-  Bfloat* weights = scratch.take<Bfloat>(4 * std::size_t(padded));
-  float* mixed = scratch.take<float>(4 * std::size_t(D));
+  float* scores = scratch.take<float>(kRowsAtOnce * std::size_t(padded));
+  Bfloat* weights = scratch.take<Bfloat>(kRowsAtOnce * std::size_t(padded));
+  float* mixed = scratch.take<float>(kRowsAtOnce * std::size_t(D));
   copy_rows(task.key + std::size_t(b) * T * task.key_stride + std::size_t(g) * D, task.key_stride, T, padded, D, rows);
   pair_columns(rows, padded, D, keys);
   copy_rows(task.value + std::size_t(b) * T * task.value_stride + std::size_t(g) * D, task.value_stride, T, padded, D, rows);
   pair_rows(rows, padded, D, values);
   copy_rows(task.query + std::size_t(b) * T * task.query_stride + std::size_t(h) * D, task.query_stride, T, padded, D, rows);
-  for (int t = 0; t < T; t += 4) {
-    const int count = std::min(4, T - t), begin = first[t] / 16 * 16, end = std::min(padded, round_up(t + count, 16));
+  [[maybe_unused]] Products products;
+  for (int t = 0; t < T; t += kRowsAtOnce) {
+    const int count = std::min(kRowsAtOnce, T - t);
+    const int begin = first[t] / kKeyStep * kKeyStep, end = std::min(padded, round_up(t + count, kKeyStep));
     product(rows + std::size_t(t) * D, D, keys + begin, padded, D / 2, end - begin, scores + begin, padded, false);
-    float sums[4];
-    for (int r = 0; r < 4; ++r) {
+    float sums[kRowsAtOnce];
+    for (int r = 0; r < kRowsAtOnce; ++r) {
       float normalizer;
       const int query = std::min(t + r, T - 1);
       sums[r] = softmax_row(scores + std::size_t(r) * padded, begin, end, first[query], query, task.scale,
@@ -274,7 +153,7 @@ void training_attention_backward(const TrainingAttention& task, int piece) {
   const int b = piece / task.key_heads, g = piece % task.key_heads, T = task.tokens, D = task.width;
   const int padded = round_up(T, kKeyBlock), group = task.heads / task.key_heads;
   const std::size_t area = std::size_t(padded) * D, strip = std::size_t(padded);
-  scratch.begin(area * 34 + strip * (12 + 4 * (8 + 4) + kKeyBlock * 2) + 64 * D + 4096);
+  scratch.begin(area * 34 + strip * (12 + kRowsAtOnce * (8 + 4) + kKeyBlock * 2) + 64 * D + 4096);
   Bfloat *rows = scratch.take<Bfloat>(area), *keys = scratch.take<Bfloat>(area), *values = scratch.take<Bfloat>(area);
   Bfloat* key_columns = scratch.take<Bfloat>(area);  // [D][padded]
   std::uint32_t* paired = scratch.take<std::uint32_t>(area / 2);
@@ -284,8 +163,8 @@ void training_attention_backward(const TrainingAttention& task, int piece) {
   head.gradient = scratch.take<float>(area);
   head.normalizers = scratch.take<float>(strip), head.deltas = scratch.take<float>(strip);
   std::int32_t* first = scratch.take<std::int32_t>(strip);
-  float *scores = scratch.take<float>(4 * strip), *slopes = scratch.take<float>(4 * strip);
-  Bfloat *weights = scratch.take<Bfloat>(4 * strip), *gradients = scratch.take<Bfloat>(4 * strip);
+  float *scores = scratch.take<float>(kRowsAtOnce * strip), *slopes = scratch.take<float>(kRowsAtOnce * strip);
+  Bfloat *weights = scratch.take<Bfloat>(kRowsAtOnce * strip), *gradients = scratch.take<Bfloat>(kRowsAtOnce * strip);
   std::uint32_t* pairs = scratch.take<std::uint32_t>(kKeyBlock / 2 * strip);
   float *key_sums = scratch.take<float>(area), *value_sums = scratch.take<float>(area);
   float* space = scratch.take<float>(16 * std::size_t(D));
@@ -298,20 +177,21 @@ void training_attention_backward(const TrainingAttention& task, int piece) {
   std::memset(first, 0, strip * 4);
   std::memcpy(first, task.first + std::size_t(b) * T, std::size_t(T) * 4);
 
+  [[maybe_unused]] Products products;
   for (int h = g * group; h < (g + 1) * group; ++h) {
     prepare_head(task, b, h, padded, rows, head);
     int end = 0;  // one after the last query that sees the block
     for (int block = 0; block < T; block += kKeyBlock) {
       while (end < T && first[end] < block + kKeyBlock) ++end;
-      const int count = round_up(std::max(end, block + 1), 16) - block;
-      for (int k = block; k < block + kKeyBlock; k += 4) {
+      const int count = round_up(std::max(end, block + 1), kKeyStep) - block;
+      for (int k = block; k < block + kKeyBlock; k += kRowsAtOnce) {
         // Queries before the key see nothing of it: they begin at `skip`, and the pairs before it are zeros.
-        const int skip = (k - block) / 16 * 16, from = block + skip, seen = count - skip;
-        for (int r = 0; r < 4; r += 2) std::memset(pairs + std::size_t((k + r - block) / 2) * strip, 0, std::size_t(skip) * 4);
+        const int skip = (k - block) / kKeyStep * kKeyStep, from = block + skip, seen = count - skip;
+        for (int r = 0; r < kRowsAtOnce; r += 2) std::memset(pairs + std::size_t((k + r - block) / 2) * strip, 0, std::size_t(skip) * 4);
         if (seen <= 0) continue;
         product(keys + std::size_t(k) * D, D, head.columns + from, padded, D / 2, seen, scores + skip, padded, false);
         product(values + std::size_t(k) * D, D, head.gradient_columns + from, padded, D / 2, seen, slopes + skip, padded, false);
-        for (int r = 0; r < 4; r += 2)
+        for (int r = 0; r < kRowsAtOnce; r += 2)
           for (int q = skip; q < count; q += 16)
             score_gradients(scores + r * strip + q, slopes + r * strip + q, padded, k + r, block + q, T, first, head,
                             task.scale, weights + r * strip + q, gradients + r * strip + q,
@@ -321,7 +201,7 @@ void training_attention_backward(const TrainingAttention& task, int piece) {
         product(gradients + skip, padded, head.rows + std::size_t(from / 2) * D, D, seen / 2, D,
                 key_sums + std::size_t(k) * D, D, true);
       }
-      for (int d = 0; d < D; d += 4)
+      for (int d = 0; d < D; d += kRowsAtOnce)
         product(key_columns + std::size_t(d) * padded + block, padded, pairs, padded, kKeyBlock / 2, count,
                 head.gradient + std::size_t(d) * padded + block, padded, true);
     }

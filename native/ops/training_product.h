@@ -3,54 +3,10 @@
 // the same sums (LoRA: x W^T + (x A^T) B^T), and costs no pass over memory of its own.
 // Included by isa/avx512_bfloat16.cpp after ops/training_weights.h.
 #pragma once
-#include "ops/training.h"
+#include "ops/training_layouts.h"
 
 namespace octavo {
 namespace {
-
-constexpr int kProductTile = 8, kProductPanel = 48;  // rows and columns whose sums fill the registers
-constexpr int kProductInner = 768;                   // terms of a sum between two visits of memory
-
-// Of one tile: left[R][2 pairs] right[pairs][16 columns] and then low[R][2 low_pairs] right[..], added to partial sums
-// and kept there, or written out.
-struct ProductTile {
-  const Bfloat* left;
-  std::ptrdiff_t left_stride;
-  const std::uint32_t* right;
-  int pairs;
-  const Bfloat* low;
-  std::ptrdiff_t low_stride;
-  int low_pairs;
-  float* partial;  // [R][kProductColumns]
-  bool add, last;
-  Bfloat* out;
-  std::ptrdiff_t out_stride;
-};
-
-template <int R, int columns>
-inline void product_panel_tile(const ProductTile& t) {
-  __m512 sums[R][columns];
-  OCTAVO_UNROLL for (int r = 0; r < R; ++r)
-    OCTAVO_UNROLL for (int c = 0; c < columns; ++c)
-      sums[r][c] = t.add ? _mm512_loadu_ps(t.partial + r * kProductColumns + 16 * c) : _mm512_setzero_ps();
-  add_products<R, columns>(sums, t.left, t.left_stride, t.right, kProductPanel, t.pairs);
-  if (!t.last) {
-    OCTAVO_UNROLL for (int r = 0; r < R; ++r)
-      OCTAVO_UNROLL for (int c = 0; c < columns; ++c) _mm512_storeu_ps(t.partial + r * kProductColumns + 16 * c, sums[r][c]);
-    return;
-  }
-  add_products<R, columns>(sums, t.low, t.low_stride, t.right + std::size_t(t.pairs) * kProductPanel,
-                           kProductPanel, t.low_pairs);
-  OCTAVO_UNROLL for (int r = 0; r < R; ++r)
-    OCTAVO_UNROLL for (int c = 0; c < columns; ++c) store_bfloat(t.out + r * t.out_stride + 16 * c, {sums[r][c]});
-}
-
-template <int R>
-inline void product_rows(const ProductTile& tile, int columns) {
-  if (columns == 48) return product_panel_tile<R, 3>(tile);
-  if (columns == 32) return product_panel_tile<R, 2>(tile);
-  product_panel_tile<R, 1>(tile);
-}
 
 // 64 values of NF4: the 16 that a block can have are rounded once, and codes look them up.
 inline void unpack_nf4_block(const std::uint8_t* codes, float scale, Bfloat* out) {
@@ -76,9 +32,10 @@ void unpack_nf4_tile(const TrainingWeight& weight, int begin, int end, int from,
   }
 }
 
-// A panel of columns [.., columns <= 48] of the right side, as pairs along the sum.  `in` is [columns][2 pairs] where
+// A panel of columns [.., columns <= kProductPanel] of the right side, as pairs along the sum, filled up with zeros.  `in` is [columns][2 pairs] where
 // the weight is transposed, else [2 pairs][columns].
 inline void pack_panel(const Bfloat* in, std::ptrdiff_t stride, bool transposed, int pairs, int columns, std::uint32_t* out) {
+  for (int p = pairs; p < round_up(pairs, kSumPairs); ++p) std::memset(out + std::size_t(p) * kProductPanel, 0, kProductPanel * 4);
   if (!transposed) return pair_block(in, stride, 2 * pairs, columns, out, kProductPanel);
   int p = 0;
   for (; p + 16 <= pairs && stride % 2 == 0; p += 16)
@@ -89,8 +46,8 @@ inline void pack_panel(const Bfloat* in, std::ptrdiff_t stride, bool transposed,
     for (int c = 0; c < columns; ++c) std::memcpy(out + std::size_t(p) * kProductPanel + c, in + c * stride + 2 * p, 4);
 }
 
-// The stretch of the weight that one panel is made of, and how much of it is asked for while the panel before it is
-// multiplied: short stretches of many rows are nothing that a processor would foresee.
+// The part of the weight that a piece's panels of one stretch of the sum are made of, and how much of it is asked for
+// while the stretch before it is multiplied: short stretches of many rows are nothing that a processor would foresee.
 struct PanelSource {
   const Bfloat* start;
   std::ptrdiff_t stride;
@@ -101,25 +58,33 @@ struct PanelSource {
   }
 };
 
-PanelSource panel_source(const TrainingProduct& task, int k, int c, int end) {
-  const int terms = std::min(kProductInner, task.inner - k), columns = std::min(kProductPanel, end - c);
+PanelSource panel_source(const TrainingProduct& task, int k, int begin, int end) {
   const TrainingWeight& weight = task.weight;
   if (k >= task.inner || !weight.values) return {nullptr, 0, 0, 0};
-  if (task.transposed) return {weight.values + c * weight.stride + k, weight.stride, columns, terms};
-  return {weight.values + k * weight.stride + c, weight.stride, terms, columns};
+  const int terms = std::min(kProductInner, task.inner - k);
+  if (task.transposed) return {weight.values + begin * weight.stride + k, weight.stride, end - begin, terms};
+  return {weight.values + k * weight.stride + begin, weight.stride, terms, end - begin};
 }
 
+// A few rows with all panels of a piece: these rows stay in the first cache and the panels in the second, and what is
+// written lies in a row.
 void training_product(const TrainingProduct& task, int piece) {
   const int across = (task.rows + task.piece_rows - 1) / task.piece_rows;
   const int n0 = piece % across * task.piece_rows, n1 = std::min(task.rows, n0 + task.piece_rows);
-  const int c0 = piece / across * kProductColumns, c1 = std::min(task.columns, c0 + kProductColumns);
+  const int c0 = piece / across * task.piece_columns, c1 = std::min(task.columns, c0 + task.piece_columns);
   const TrainingWeight& weight = task.weight;
   const bool one_pass = task.inner <= kProductInner;
-  scratch.begin(std::size_t(kProductInner + task.rank) * kProductPanel * 2 + std::size_t(one_pass ? 0 : n1 - n0) * kProductColumns * 4 +
-                std::size_t(weight.values ? 0 : kProductInner) * kProductColumns * 2 + 256);
-  std::uint32_t* panel = scratch.take<std::uint32_t>(std::size_t(kProductInner + task.rank) / 2 * kProductPanel);
-  float* partial = scratch.take<float>(one_pass ? 0 : std::size_t(n1 - n0) * kProductColumns);
-  Bfloat* unpacked = scratch.take<Bfloat>(weight.values ? 0 : std::size_t(kProductInner) * kProductColumns);
+  const int terms_space = std::min(task.inner, kProductInner);
+  const std::size_t panel_size = std::size_t(round_up(terms_space / 2, kSumPairs) + round_up(task.rank / 2, kSumPairs)) * kProductPanel;
+  const std::size_t panels_size = panel_size * ((c1 - c0 + kProductPanel - 1) / kProductPanel);
+  const std::size_t partial_size = std::size_t(one_pass ? 0 : round_up(n1 - n0, kProductTile)) * task.piece_columns;
+  const std::size_t unpacked_size = std::size_t(weight.values ? 0 : terms_space) * task.piece_columns;
+  scratch.begin(panels_size * 4 + partial_size * 4 + unpacked_size * 2 + product_space(task.rank) + 512);
+  std::uint32_t* panels = scratch.take<std::uint32_t>(panels_size);
+  float* partial = scratch.take<float>(partial_size);
+  Bfloat* unpacked = scratch.take<Bfloat>(unpacked_size);
+  std::uint8_t* space = scratch.take<std::uint8_t>(product_space(task.rank));
+  [[maybe_unused]] Products products;
   for (int k = 0; k < task.inner; k += kProductInner) {
     const int terms = std::min(kProductInner, task.inner - k);
     const bool last = k + terms == task.inner;
@@ -136,22 +101,27 @@ void training_product(const TrainingProduct& task, int piece) {
     }
     for (int c = c0; c < c1; c += kProductPanel) {
       const int columns = std::min(kProductPanel, c1 - c), at = c - c0;
+      std::uint32_t* panel = panels + std::size_t(at / kProductPanel) * panel_size;
       pack_panel(in + (task.transposed ? at * stride : at), stride, task.transposed, terms / 2, columns, panel);
       if (last && task.rank)
         pack_panel(task.low_right + (task.transposed ? c * task.low_right_stride : c), task.low_right_stride, task.transposed,
-                   task.rank / 2, columns, panel + std::size_t(terms / 2) * kProductPanel);
-      ProductTile tile{nullptr, task.left_stride, panel, terms / 2, nullptr, task.low_left_stride, task.rank / 2,
-                       nullptr, k > 0, last, nullptr, task.out_stride};
-      const PanelSource next = c + kProductPanel < c1 ? panel_source(task, k, c + kProductPanel, c1)
-                                                      : panel_source(task, k + kProductInner, c0, c1);
-      for (int n = n0; n < n1;) {
-        next.prefetch((n - n0) / kProductTile, (n1 - n0 + kProductTile - 1) / kProductTile);
-        tile.left = task.left + n * task.left_stride + k;
-        tile.low = task.low_left + n * task.low_left_stride;
-        tile.partial = partial + std::size_t(n - n0) * kProductColumns + at;
-        tile.out = task.out + n * task.out_stride + c;
-        if (n1 - n >= kProductTile) product_rows<kProductTile>(tile, columns), n += kProductTile;
-        else product_rows<1>(tile, columns), n += 1;
+                   task.rank / 2, columns, panel + std::size_t(round_up(terms / 2, kSumPairs)) * kProductPanel);
+    }
+    const PanelSource next = panel_source(task, k + kProductInner, c0, c1);
+    for (int n = n0, done = 0; n < n1; n += done) {
+      // The rows after these come from further away than the panels.
+      prefetch_rows(task.left + k, task.left_stride, std::min(n1, n + kProductTile), std::min(n1, n + 2 * kProductTile), terms);
+      next.prefetch((n - n0) / kProductTile, (n1 - n0 + kProductTile - 1) / kProductTile);
+      for (int c = c0; c < c1; c += kProductPanel) {
+        const int at = c - c0;
+        float* kept = partial + std::size_t(n - n0) * task.piece_columns + at;
+        const float* bias = task.bias ? task.bias + c : nullptr;
+        const ProductTile tile{task.left + n * task.left_stride + k, task.left_stride,
+                               panels + std::size_t(at / kProductPanel) * panel_size, terms / 2,
+                               task.low_left + n * task.low_left_stride, task.low_left_stride, task.rank / 2,
+                               k ? kept : bias, k ? task.piece_columns : 0, kept, task.piece_columns, last,
+                               task.out + n * task.out_stride + c, task.out_stride, space};
+        done = product_rows(tile, n1 - n, std::min(kProductPanel, c1 - c));
       }
     }
   }

@@ -258,5 +258,15 @@ void training_cross_entropy(const TrainingCrossEntropy& task, int piece) {
   }
 }
 
+// --- lowering ---------------------------------------------------------------------------------------------------
+void training_lowering(const TrainingLowering& task, int piece) {
+  const std::size_t begin = task.count * piece / kNormPieces, end = task.count * (piece + 1) / kNormPieces;
+  for (std::size_t i = begin; i < end; i += 16) {
+    const __mmask16 lanes = lanes_left(int(std::min<std::size_t>(16, end - i)));
+    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes, task.in + i));
+    _mm256_mask_storeu_epi16(task.out + i, lanes, rounded);
+  }
+}
+
 }  // namespace
 }  // namespace octavo

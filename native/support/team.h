@@ -29,4 +29,14 @@ void run_pieces(OpenMpParallel parallel, int threads, int count, Work&& work) {
     body(&shared);
 }
 
+// Calls work() once on each of the threads.
+template <class Work>
+void on_each_thread(OpenMpParallel parallel, int threads, Work work) {
+  const auto body = [](void* data) { (*static_cast<Work*>(data))(); };
+  if (parallel && threads > 1)
+    parallel(body, &work, unsigned(threads), 0);
+  else
+    body(&work);
+}
+
 }  // namespace octavo

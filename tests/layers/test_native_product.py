@@ -107,3 +107,10 @@ def test_other_formats_than_nf4_are_unpacked_before() -> None:
     weight = frozen.parts[0].tensor(torch.bfloat16).float()
     close(frozen.forward(x), x.float() @ weight.T)
     close(frozen.backward(gradient), gradient.float() @ weight)
+
+
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), SHAPES)
+def test_a_bias_is_what_sums_begin_with(rows: int, inputs: int, outputs: int) -> None:
+    torch.manual_seed(2)
+    x, weight, bias = bfloat(rows, inputs), bfloat(outputs, inputs), torch.randn(outputs)
+    close(native_product.forward_product(x, weight, bias=bias), x.float() @ weight.float().T + bias)

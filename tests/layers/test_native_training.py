@@ -204,3 +204,21 @@ def test_a_whole_model_in_bfloat16(config: ModelConfig) -> None:
         likeness = torch.nn.functional.cosine_similarity(one.grad.flatten(), other.grad.flatten(), dim=0)
         if one.grad.norm() > 1e-6:  # a key's bias changes nothing
             assert likeness > 0.995, name
+
+
+@pytest.mark.parametrize(("rows", "outputs", "inputs"), [(1, 16, 16), (77, 208, 400), (600, 48, 32)])
+def test_sums_over_rows_come_with_the_gradient_of_a_weight(rows: int, outputs: int, inputs: int) -> None:
+    torch.manual_seed(4)
+    gradient, x = torch.randn(rows, outputs).bfloat16(), torch.randn(rows, inputs).bfloat16()
+    bias = torch.empty(outputs)
+    found = native_training.weight_gradient(gradient, x, bias=bias)
+    torch.testing.assert_close(found, gradient.float().T @ x.float(), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(bias, gradient.float().sum(0), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 16, 1000])
+def test_lowering_rounds_as_pytorch_does(count: int) -> None:
+    values = torch.randn(count)
+    out = torch.empty(count, dtype=torch.bfloat16)
+    native_training.lower_into(values, out)
+    assert torch.equal(out, values.bfloat16())

@@ -180,6 +180,7 @@ def test_a_processor_without_bfloat16_is_told_by_a_few_rows(
         return slowness if dtype == torch.bfloat16 else 1.0
 
     monkeypatch.setattr(precision, "_product_seconds", seconds)
+    monkeypatch.setattr(precision.native_training, "in_tiles", lambda: False)
     assert precision.choose_precision("auto", 64) == chosen
     assert max(asked) == most_rows
 

@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from octavo.adapters.frozen import FrozenWeight
+from octavo.layers import native_training
 from octavo.layers.bfloat16 import weight_gradient
 from octavo.layers.native_product import columns_product, join_pairs, rows_product, suits_weight
 
-_RANK_STEP = 16
+# What ranks are filled up to: fewer are copied for each tile.
+_RANK, _TILE_RANK = 16, 32
 
 
 class LowRank(nn.Module):
@@ -116,7 +118,7 @@ class AdaptedLinear(nn.Module):
         kernels.
         """
         rank = sum(len(place.pair.down) for place in self.places)
-        rank += -rank % _RANK_STEP
+        rank += -rank % (_TILE_RANK if native_training.in_tiles() else _RANK)
         down = torch.empty(rank, self.frozen.shape[1], dtype=self.frozen.dtype)
         up = torch.empty(self.frozen.shape[0], rank, dtype=self.frozen.dtype)
         if suits_weight(up.shape, up.dtype):

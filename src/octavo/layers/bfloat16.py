@@ -1,7 +1,8 @@
 """Linear layers that compute in bfloat16, from float32 weights that an optimizer owns or from frozen ones.
 
-Weights are laid out once for all products of a step, in the blocks that oneDNN reads: a plain matrix would be
-laid out anew in every call.  `float32_linear` is the slow twin (tests/layers/test_bfloat16.py).
+Weights are rounded once for all products of a step, which a kernel of our own reads in both directions
+(layers/native_product.py).  Elsewhere they are laid out too, in the blocks that oneDNN reads: a plain matrix
+would be laid out anew in every call.  `float32_linear` is the slow twin (tests/layers/test_bfloat16.py).
 
 Legend: N rows (tokens), I inputs, O outputs.
 """
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from octavo.layers import native_training
+from octavo.layers.native_product import backward_product, forward_product, suits_weight
 
 
 class Bfloat16Weight:
-    """A matrix [O, I] in bfloat16, plain for g W and laid out for x W^T.
+    """A matrix [O, I] in bfloat16: plain, and where oneDNN multiplies laid out for x W^T.
 
     parts: float32 or bfloat16 matrices [O1, I], [O2, I], ... that lie below one another.
     """
@@ -27,15 +29,31 @@ class Bfloat16Weight:
     def __init__(self, parts: Sequence[Tensor]) -> None:
         self.parts = tuple(parts)
         self.rows = [len(part) for part in parts]
+        self.plain = torch.empty(sum(self.rows), parts[0].shape[1], dtype=torch.bfloat16)
+        self.by_kernel = suits_weight(self.plain.shape)
         self.refresh()
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Read the parts again, after an optimizer has changed them."""
-        lowered = [part.detach().to(torch.bfloat16) for part in self.parts]
-        plain = torch.cat(lowered) if len(lowered) > 1 else lowered[0]
+        for part, rows in zip(self.parts, torch.split(self.plain, self.rows), strict=True):
+            if self.by_kernel and part.dtype == torch.float32 and part.is_contiguous():
+                native_training.lower_into(part, rows)
+            else:
+                rows.copy_(part)
         # The transpose would have to be copied first, which costs what a laid out one saves.
-        self.plain, self.laid_out = plain, _laid_out(plain)
+        self.laid_out = self.plain if self.by_kernel else _laid_out(self.plain)
+
+    def forward(self, rows: Tensor, biases: Sequence[Tensor] = ()) -> Tensor:
+        """x W^T + bias: [N, I] -> [N, O]."""
+        bias = torch.cat(tuple(biases)) if len(biases) > 1 else biases[0] if biases else None
+        if self.by_kernel:
+            return forward_product(rows, self.plain, bias=None if bias is None else bias.float().contiguous())
+        return multiply(rows, self.laid_out, None if bias is None else bias.to(torch.bfloat16))
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """g W: [N, O] -> [N, I]."""
+        return backward_product(gradient, self.plain) if self.by_kernel else gradient @ self.plain
 
 
 def bfloat16_linear(x: Tensor, weight: Bfloat16Weight, biases: Sequence[Tensor] = ()) -> Tensor:
@@ -63,11 +81,7 @@ class _Product(torch.autograd.Function):
         ctx.dtypes = [parameter.dtype for parameter in parameters]
         # Rows are kept only for gradients of weights.
         ctx.save_for_backward(rows if any(ctx.needs_input_grad[3:]) else None)
-        bias = None
-        if biases:
-            lowered = [bias.to(torch.bfloat16) for bias in parameters[-biases:]]
-            bias = torch.cat(lowered) if len(lowered) > 1 else lowered[0]
-        return multiply(rows, weight.laid_out, bias).view(*x.shape[:-1], -1)
+        return weight.forward(rows, parameters[len(parameters) - biases :]).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -75,20 +89,22 @@ class _Product(torch.autograd.Function):
         gradient = gradients[0].reshape(-1, gradients[0].shape[-1]).contiguous()
         for_x = None
         if ctx.needs_input_grad[0]:
-            for_x = (gradient @ weight.plain).view(ctx.shape)
+            for_x = weight.backward(gradient).view(ctx.shape)
         wanted = ctx.needs_input_grad[3:]
         parts: list[Tensor | None] = [None] * len(wanted)
         count = len(wanted) - biases
+        total = None
         if any(wanted[:count]):
             (rows,) = ctx.saved_tensors
-            parts[:count] = torch.split(weight_gradient(gradient, rows), weight.rows)
+            found, total = gradients_of_weight(gradient, rows, with_bias=any(wanted[count:]))
+            parts[:count] = torch.split(found, weight.rows)
         if any(wanted[count:]):
-            parts[count:] = torch.split(gradient.sum(0), weight.rows)
-        found = [
+            parts[count:] = torch.split(gradient.sum(0) if total is None else total, weight.rows)
+        lowered = [
             part.to(dtype) if part is not None and asked else None
             for part, asked, dtype in zip(parts, wanted, ctx.dtypes, strict=True)
         ]
-        return for_x, None, None, *found
+        return for_x, None, None, *lowered
 
 
 class Bfloat16Linear(nn.Module):
@@ -148,6 +164,16 @@ def weight_gradient(gradient: Tensor, rows: Tensor) -> Tensor:
     if native_training.suits(gradient) and native_training.suits(rows):
         return native_training.weight_gradient(gradient, rows)
     return gradient.T @ rows
+
+
+def gradients_of_weight(gradient: Tensor, rows: Tensor, *, with_bias: bool) -> tuple[Tensor, Tensor | None]:
+    """`weight_gradient`, and if asked the sums of gradient over its rows: [O, I], [O]."""
+    if not with_bias:
+        return weight_gradient(gradient, rows), None
+    if native_training.suits(gradient) and native_training.suits(rows):
+        total = torch.empty(gradient.shape[1])
+        return native_training.weight_gradient(gradient, rows, bias=total), total
+    return weight_gradient(gradient, rows), gradient.sum(0)
 
 
 def _has_blocks(weight: Tensor) -> bool:

@@ -12,7 +12,6 @@ Legend: N rows (tokens), I inputs, O outputs, R rank.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,20 +39,16 @@ Low = tuple[Tensor, Tensor]
 _NO_PARTS: tuple[tuple[int | float, ...], ...] = ()
 
 
-@functools.cache
-def _wanted() -> bool:
-    """Tile units (AMX) multiply many times faster, through oneDNN."""
-    return native_training.available() and not torch.cpu._is_amx_tile_supported()
-
-
 def suits_weight(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype = torch.bfloat16) -> bool:
     """Whether the kernel multiplies with a weight of this shape on this processor."""
-    return dtype == torch.bfloat16 and not any(size % _STEP for size in shape) and _wanted()
+    return dtype == torch.bfloat16 and not any(size % _STEP for size in shape) and native_training.available()
 
 
-def forward_product(x: Tensor, weight: Tensor | PackedWeight, low: Low | None = None) -> Tensor:
-    """x W^T + l r^T in bfloat16: [N, I] -> [N, O]."""
-    return _product(x, weight, True, low)
+def forward_product(
+    x: Tensor, weight: Tensor | PackedWeight, low: Low | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """x W^T + l r^T + bias in bfloat16: [N, I] -> [N, O]; bias: contiguous float32 [O]."""
+    return _product(x, weight, True, low, bias)
 
 
 def backward_product(gradient: Tensor, weight: Tensor | PackedWeight, low: Low | None = None) -> Tensor:
@@ -61,7 +56,13 @@ def backward_product(gradient: Tensor, weight: Tensor | PackedWeight, low: Low |
     return _product(gradient, weight, False, low)
 
 
-def _product(left: Tensor, weight: Tensor | PackedWeight, transposed: bool, low: Low | None) -> Tensor:
+def _product(
+    left: Tensor,
+    weight: Tensor | PackedWeight,
+    transposed: bool,
+    low: Low | None,
+    bias: Tensor | None = None,
+) -> Tensor:
     rows, inner = left.shape
     if inner != weight.shape[1 if transposed else 0] or left.dtype != torch.bfloat16 or left.stride(1) != 1:
         raise ValueError(f"rows {tuple(left.shape)} of {left.dtype} do not fit a weight {weight.shape}")
@@ -77,7 +78,7 @@ def _product(left: Tensor, weight: Tensor | PackedWeight, transposed: bool, low:
         *openmp_team(),
         (
             left.data_ptr(), left.stride(0), address, stride, weight.shape[1], int(transposed), *thin,
-            out.data_ptr(), columns, rows, inner, columns, rank,
+            out.data_ptr(), columns, rows, inner, columns, rank, 0 if bias is None else bias.data_ptr(),
         ),
         parts,
     )  # fmt: skip

@@ -29,6 +29,12 @@ def available() -> bool:
     return _native.trains_in_bfloat16()
 
 
+@functools.cache
+def in_tiles() -> bool:
+    """Whether they multiply in tiles (AMX), many times faster than in float32."""
+    return _native.training_kernels() == "amx"
+
+
 def suits(x: Tensor, multiple: int = 16) -> bool:
     """Whether the kernels take rows of x: bfloat16, of a width that is a multiple."""
     return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not x.shape[-1] % multiple and available()
@@ -301,15 +307,28 @@ def cross_entropy(
 # Gradients of weights
 
 
-def weight_gradient(gradient: Tensor, x: Tensor, into: Tensor | None = None, *, add: bool = False) -> Tensor:
+def weight_gradient(
+    gradient: Tensor,
+    x: Tensor,
+    into: Tensor | None = None,
+    *,
+    add: bool = False,
+    bias: Tensor | None = None,
+) -> Tensor:
     """gradient^T x in float32: bfloat16 [N, O] and [N, I] -> [O, I], multiples of 16.
 
     into: contiguous float32 [O, I] for the product, which is added to what is there if `add`.
+    bias: contiguous float32 [O] for the sums of gradient over its rows.
     """
     found = torch.empty((gradient.shape[1], x.shape[1])) if into is None else into
     gradient, x = (part if part.stride(1) == 1 else part.contiguous() for part in (gradient, x))
     _native.train_weight_gradient(
         *_team(), gradient.data_ptr(), x.data_ptr(), gradient.stride(0), x.stride(0), found.data_ptr(),
-        len(x), *found.shape, add,
+        len(x), *found.shape, add, 0 if bias is None else bias.data_ptr(),
     )  # fmt: skip
     return found
+
+
+def lower_into(values: Tensor, out: Tensor) -> None:
+    """Contiguous float32 numbers, rounded to as many contiguous ones in bfloat16."""
+    _native.train_lower(*_team(), values.data_ptr(), out.data_ptr(), values.numel())

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
+from octavo import _native
+from octavo.layers.native_training import openmp_team
 from octavo.machine import default_threads
 
 # mallopt's names in glibc's malloc.h.
@@ -41,10 +43,14 @@ def prepare_process(threads: int) -> int:
 def flushed_denormals() -> Iterator[None]:
     """Numbers below 2^-126 count as zero meanwhile: they cost a hundred times as much and mean nothing here.
 
-    Only meanwhile: whatever else the process computes keeps every bit.
+    On all threads that PyTorch computes with: its own switch turns this thread's alone, and what other
+    threads do would depend on when they were begun.  Only meanwhile: whatever else the process computes keeps
+    every bit.
     """
+    before = _native.flush_denormals(*openmp_team(), True)
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        torch.set_flush_denormal(before)
+        _native.flush_denormals(*openmp_team(), before)

@@ -172,6 +172,10 @@ class Trainer:
 
     def update(self) -> tuple[float, float]:
         """One step: (loss in nats a token, norm of the gradients).  Raises TrainingError for a NaN."""
+        with flushed_denormals():
+            return self._update()
+
+    def _update(self) -> tuple[float, float]:
         state, config = self.state, self.config
         torch.manual_seed(config.seed * 1_000_003 + state.step)  # dropout
         self.compute.refresh()

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from octavo.errors import OctavoError
+from octavo.layers import native_training
 from octavo.layers.bfloat16 import Bfloat16Linear, Joins
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -71,6 +72,8 @@ def choose_precision(wanted: str, width: int) -> str:
         return wanted
     if wanted != "auto":
         raise OctavoError(f"precision: {wanted!r}; one of auto, {', '.join(DTYPES)}")
+    if native_training.in_tiles():
+        return "bfloat16"  # a clock beside a busy neighbour may say otherwise
     # A processor without bfloat16 products is a hundred times slower with them: a few rows tell that.
     few = {name: _product_seconds(dtype, width, rows=32, rounds=3) for name, dtype in DTYPES.items()}
     if few["bfloat16"] > _HOPELESS * few["float32"]:

@@ -1,0 +1,185 @@
+// Training's products in tiles (AMX): 16 rows of 16 sums each, over 16 pairs at a time.  The same names as in
+// isa/products_vector.h.  Sums are in float32, and in another order than there.  Included after ops/training_layouts.h.
+//
+// Tiles: 0 to 3 are sums of 32 rows and 32 columns, 4 and 5 the left side's rows, 6 and 7 the right side's columns.
+#pragma once
+#include "ops/training_layouts.h"
+
+namespace octavo {
+namespace {
+
+constexpr int kSumPairs = 16;
+constexpr int kRowsAtOnce = 32;
+constexpr int kProductTile = 32, kProductPanel = 32;
+constexpr int kProductInner = 576;
+constexpr int kGradientTile = 32, kGradientRest = 16;
+constexpr int kGradientPanel = 32;
+constexpr int kGradientRows = 256;
+
+// A thread's tiles while a piece runs: whatever else uses them configures them for itself.
+struct Products {
+  Products() {
+    struct {
+      std::uint8_t palette = 1, first_row = 0, reserved[14] = {};
+      std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } all_whole;
+    static_assert(sizeof all_whole == 64);
+    asm volatile("" ::"r"(&all_whole) : "memory");
+    _tile_loadconfig(&all_whole);
+  }
+  ~Products() { _tile_release(); }
+  Products(const Products&) = delete;
+  Products& operator=(const Products&) = delete;
+};
+
+// The compiler does not know what tiles read: what was written before must be in memory.
+inline __attribute__((always_inline)) void settle_memory() { asm volatile("" ::: "memory"); }
+
+template <int R, int C>
+inline __attribute__((always_inline)) void zero_sums() {
+  _tile_zero(0);
+  if constexpr (C > 1) _tile_zero(1);
+  if constexpr (R > 1) _tile_zero(2);
+  if constexpr (R > 1 && C > 1) _tile_zero(3);
+}
+
+template <int R, int C>
+inline __attribute__((always_inline)) void load_sums(const float* from, std::ptrdiff_t stride) {
+  settle_memory();
+  _tile_loadd(0, from, 4 * stride);
+  if constexpr (C > 1) _tile_loadd(1, from + 16, 4 * stride);
+  if constexpr (R > 1) _tile_loadd(2, from + 16 * stride, 4 * stride);
+  if constexpr (R > 1 && C > 1) _tile_loadd(3, from + 16 * stride + 16, 4 * stride);
+}
+
+template <int R, int C>
+inline __attribute__((always_inline)) void store_sums(float* to, std::ptrdiff_t stride) {
+  _tile_stored(0, to, 4 * stride);
+  if constexpr (C > 1) _tile_stored(1, to + 16, 4 * stride);
+  if constexpr (R > 1) _tile_stored(2, to + 16 * stride, 4 * stride);
+  if constexpr (R > 1 && C > 1) _tile_stored(3, to + 16 * stride + 16, 4 * stride);
+  settle_memory();
+}
+
+// sums += left[16 R][2 pairs] right[pairs][16 C].  Strides in elements of each array.
+template <int R, int C>
+inline __attribute__((always_inline)) void add_products(const Bfloat* left, std::ptrdiff_t left_stride,
+                                                        const std::uint32_t* right, std::ptrdiff_t right_stride, int pairs) {
+  settle_memory();
+  for (int p = 0; p < pairs; p += 16) {
+    if constexpr (R > 1 && C > 1)  // tiles of a panel in the second cache are not foreseen
+      OCTAVO_UNROLL for (int i = 32; i < 48; ++i)
+        for (int half = 0; half < 32; half += 16)
+          _mm_prefetch((const char*)(right + (p + i) * right_stride + half), _MM_HINT_T0);
+    _tile_loadd(6, right + p * right_stride, 4 * right_stride);
+    _tile_loadd(4, left + 2 * p, 2 * left_stride);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (R > 1) {
+      _tile_loadd(5, left + 16 * left_stride + 2 * p, 2 * left_stride);
+      _tile_dpbf16ps(2, 5, 6);
+    }
+    if constexpr (C > 1) {
+      _tile_loadd(7, right + p * right_stride + 16, 4 * right_stride);
+      _tile_dpbf16ps(1, 4, 7);
+      if constexpr (R > 1) _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+}
+
+template <int R, int C>
+inline void product_tile(const Bfloat* left, std::ptrdiff_t left_stride, const std::uint32_t* right,
+                         std::ptrdiff_t right_stride, int pairs, float* out, std::ptrdiff_t out_stride, bool add) {
+  if (add) load_sums<R, C>(out, out_stride);
+  else zero_sums<R, C>();
+  add_products<R, C>(left, left_stride, right, right_stride, pairs);
+  store_sums<R, C>(out, out_stride);
+}
+
+// out[kRowsAtOnce][columns] (+)= left[kRowsAtOnce][2 pairs] right[pairs][columns]; any multiple of 16 columns.
+inline void product(const Bfloat* left, std::ptrdiff_t left_stride, const std::uint32_t* right,
+                    std::ptrdiff_t right_stride, int pairs, int columns, float* out, std::ptrdiff_t out_stride,
+                    bool add) {
+  int c = 0;
+  for (; c + 32 <= columns; c += 32)
+    product_tile<2, 2>(left, left_stride, right + c, right_stride, pairs, out + c, out_stride, add);
+  if (c < columns) product_tile<2, 1>(left, left_stride, right + c, right_stride, pairs, out + c, out_stride, add);
+}
+
+// --- products with weights (ops/training_product.h) --------------------------------------------------------------
+// Bytes that `product_rows` wants for itself: padded rows of both left sides, and the sums.
+inline std::size_t product_space(int rank) {
+  return std::size_t(kProductTile) * ((kProductInner + round_up(rank, 32)) * 2 + kProductPanel * 4) + 64;
+}
+
+// A left side whose rows and sums are whole: the same, or a copy with zeros after the last.
+inline const Bfloat* whole_left(const Bfloat* in, std::ptrdiff_t& stride, int rows, int pairs, Bfloat* space) {
+  if (rows == kProductTile && pairs % kSumPairs == 0) return in;
+  const int width = 2 * round_up(pairs, kSumPairs);
+  for (int r = 0; r < kProductTile; ++r) {
+    const int kept = r < rows ? 2 * pairs : 0;
+    if (kept) std::memcpy(space + std::size_t(r) * width, in + r * stride, std::size_t(kept) * 2);
+    std::memset(space + std::size_t(r) * width + kept, 0, std::size_t(width - kept) * 2);
+  }
+  stride = width;
+  return space;
+}
+
+template <int C>
+inline void product_panel_tile(const ProductTile& t, int rows) {
+  float* sums = (float*)t.space;
+  Bfloat* space = (Bfloat*)(sums + kProductTile * kProductPanel);
+  std::ptrdiff_t stride = t.left_stride;
+  const Bfloat* left = whole_left(t.left, stride, rows, t.pairs, space);
+  const int pairs = round_up(t.pairs, kSumPairs);
+  if (t.start) load_sums<2, C>(t.start, t.start_stride);
+  else zero_sums<2, C>();
+  add_products<2, C>(left, stride, t.right, kProductPanel, pairs);
+  if (!t.last) return store_sums<2, C>(t.partial, t.partial_stride);
+  if (t.low_pairs) {
+    stride = t.low_stride;
+    left = whole_left(t.low, stride, rows, t.low_pairs, space + kProductTile * kProductInner);
+    add_products<2, C>(left, stride, t.right + std::size_t(pairs) * kProductPanel, kProductPanel,
+                       round_up(t.low_pairs, kSumPairs));
+  }
+  store_sums<2, C>(sums, kProductPanel);
+  for (int r = 0; r < rows; ++r)
+    OCTAVO_UNROLL for (int c = 0; c < C; ++c)
+      store_bfloat(t.out + r * t.out_stride + 16 * c, load(sums + r * kProductPanel + 16 * c));
+}
+
+// As many of the rows as are done at once; their number.
+inline int product_rows(const ProductTile& tile, int rows, int columns) {
+  const int done = std::min(rows, kProductTile);
+  if (columns == kProductPanel) product_panel_tile<2>(tile, done);
+  else product_panel_tile<1>(tile, done);
+  return done;
+}
+
+// --- gradients of weights (ops/training_weights.h) ---------------------------------------------------------------
+// For R outputs and the inputs of a panel: out[R][columns] (+)= left right.
+template <int R>
+inline void gradient_rows(const std::uint32_t* left, const std::uint32_t* right, int pairs, int columns, float* out,
+                          std::ptrdiff_t out_stride, bool add) {
+  const Bfloat* rows = (const Bfloat*)left;
+  if (columns == kGradientPanel)
+    product_tile<R / 16, 2>(rows, 2 * pairs, right, kGradientPanel, pairs, out, out_stride, add);
+  else
+    product_tile<R / 16, 1>(rows, 2 * pairs, right, kGradientPanel, pairs, out, out_stride, add);
+}
+
+// [rows][columns] -> [columns][pairs of rows], zeros after the last.
+inline void pair_strips(const Bfloat* in, std::ptrdiff_t stride, int rows, int columns, std::uint32_t* space,
+                        std::uint32_t* out) {
+  const int pairs = round_up((rows + 1) / 2, kSumPairs);
+  for (int p = 0; p < pairs; p += 16)
+    for (int c = 0; c < columns; c += 16) {
+      const int left = std::min(32, rows - 2 * p), filled = (left + 1) / 2;
+      pair_block(in + 2 * p * stride + c, stride, left, 16, space, 16);
+      if (filled < 16) std::memset(space + filled * 16, 0, std::size_t(16 - filled) * 64);
+      transpose_block(space, 16, out + std::size_t(c) * pairs + p, pairs);
+    }
+}
+
+}  // namespace
+}  // namespace octavo
