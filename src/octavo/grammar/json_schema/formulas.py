@@ -59,12 +59,12 @@ _ATOMS: dict[str, frozenset[str]] = {kind: frozenset() for kind in ("null", "fal
         maxProperties dependencies dependentRequired dependentSchemas unevaluatedProperties""".split()
     ),
 }
-_SAYING = ENFORCED - {"type"}
+SAYING = ENFORCED - {"type"}
 
 
 def only_a_type(schema: Any) -> bool:
     """Whether there is nothing but perhaps a type, which is one: no mistake, no other schema, and values."""
-    if not isinstance(schema, dict) or not _SAYING.isdisjoint(schema):
+    if not isinstance(schema, dict) or not SAYING.isdisjoint(schema):
         return False
     declared = schema.get("type", "string")
     return isinstance(declared, str) and declared in TYPE_NAMES
@@ -94,13 +94,29 @@ class Formulas:
         return self._made[key]
 
     def kinds(self, place: str) -> frozenset[str]:
-        """The types that `type` leaves: for any other the formula is False, and need not be made."""
+        """Some types, of which every value that satisfies the schema has one."""
         found = self._kinds.get(place)
         if found is None:
-            found = self._kinds[place] = self._declared_kinds(place)
+            self._kinds[place] = EVERY_TYPE  # for those that lead back here
+            found = self._kinds[place] = self._possible_kinds(place)
         return found
 
-    def _declared_kinds(self, place: str) -> frozenset[str]:
+    def _possible_kinds(self, place: str) -> frozenset[str]:
+        schema, document, found = self.document.at(place), self.document, self.declared_kinds(place)
+        if not isinstance(schema, dict) or _LOGIC.isdisjoint(schema):
+            return found
+        if isinstance(schema.get("$ref"), str):
+            found &= self.kinds(document.resolve(place, schema["$ref"]))
+            if document.draft_at(place) <= 7:
+                return found
+        for keyword in ("anyOf", "oneOf"):
+            if isinstance(schema.get(keyword), list):
+                members = [document.child(place, keyword, index) for index in range(len(schema[keyword]))]
+                found &= frozenset().union(*map(self.kinds, members))
+        return found
+
+    def declared_kinds(self, place: str) -> frozenset[str]:
+        """The types that `type` leaves: for any other the formula is False, and need not be made."""
         schema = self.document.at(place)
         declared = schema.get("type") if isinstance(schema, dict) else None
         if declared is None or ("$ref" in schema and self.document.draft_at(place) <= 7):

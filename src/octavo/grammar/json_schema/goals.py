@@ -12,7 +12,8 @@ from octavo.grammar.expressions import Algebra
 from octavo.grammar.json_schema.arrays import ArrayPosition, ArrayShape
 from octavo.grammar.json_schema.cases import CaseFinder
 from octavo.grammar.json_schema.document import SchemaDocument
-from octavo.grammar.json_schema.formulas import ANNOTATIONS, EVERY_TYPE, Formulas, only_a_type
+from octavo.grammar.json_schema.formulas import ANNOTATIONS, EVERY_TYPE, Formulas
+from octavo.grammar.json_schema.glance import has_values
 from octavo.grammar.json_schema.object_positions import ObjectPosition
 from octavo.grammar.json_schema.objects import ObjectShape
 from octavo.grammar.json_schema.scalars import Goal, Scalars
@@ -44,6 +45,7 @@ class Goals:
         self.formulas = Formulas(document, strict)
         self.scalars = Scalars(self.algebra, self.formulas)
         self.finder = CaseFinder(self.formulas)
+        self._settled: dict[tuple[str, bool], Goal] = {}  # single schemas, as `goal` gives them
         self._alternatives: dict[Goal, tuple[Position, ...]] = {}
         self._arrays: dict[Goal, list[ArrayShape]] = {}
         self._objects: dict[Goal, list[ObjectShape]] = {}
@@ -64,20 +66,24 @@ class Goals:
     def goal(self, *goals: Goal) -> Goal:
         """All of them, without schemas that allow everything; bare references are followed."""
         literals: set[tuple[str, bool]] = set()
-        for place, holds in [literal for goal in goals for literal in goal]:
-            for _ in range(MAX_DEPTH):
-                schema = self.document.at(place)
-                only_reference = (
-                    isinstance(schema, dict) and "$ref" in schema and not set(schema) - ANNOTATIONS - {"$ref"}
-                )
-                if not only_reference or not isinstance(schema["$ref"], str):
-                    break
-                place = self.document.resolve(place, schema["$ref"])
-            schema = self.document.at(place)
-            if (schema is True or schema == {}) and holds:
-                continue
-            literals.add((place, holds))
+        for literal in (literal for goal in goals for literal in goal):
+            if literal not in self._settled:
+                self._settled[literal] = self._settle(*literal)
+            literals.update(self._settled[literal])
         return frozenset(literals)
+
+    def _settle(self, place: str, holds: bool) -> Goal:
+        for _ in range(MAX_DEPTH):
+            schema = self.document.at(place)
+            if not isinstance(schema, dict) or not isinstance(schema.get("$ref"), str):
+                break
+            if not ANNOTATIONS.issuperset(keyword for keyword in schema if keyword != "$ref"):
+                break
+            place = self.document.resolve(place, schema["$ref"])
+        schema = self.document.at(place)
+        if (schema is True or schema == {}) and holds:
+            return ANYTHING
+        return frozenset({(place, holds)})
 
     def arrays(self, goal: Goal) -> list[ArrayShape]:
         if goal not in self._arrays:
@@ -194,7 +200,7 @@ class Goals:
     def _decide(self, goal: Goal, kind: str) -> bool:
         if kind == "any" and len(goal) == 1:
             ((place, holds),) = goal
-            if holds and only_a_type(self.document.at(place)):
+            if holds and has_values(self.document.at(place)):
                 return True
         kinds = self.kinds(goal)
         if kind == "any" and self._has_scalar(goal, kinds):

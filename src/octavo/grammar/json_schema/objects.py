@@ -59,8 +59,10 @@ class ObjectShape:
                 (names if spec[0] == "name" else late).update(dict.fromkeys(_names_in(spec)))
                 if kind == "some":
                     self.claims.append((spec, item[2]))
-                else:
-                    self._universals.append((spec, None if kind == "forbidden" else item[2]))
+                elif kind == "forbidden":
+                    self._universals.append((spec, None))
+                elif goal := goals.goal(item[2]):
+                    self._universals.append((spec, goal))
         self.names = [*names, *(name for name in late if name not in names)]
         self._needed = [index for index, name in enumerate(self.names) if name in self.required]
         self.trie = LiteralTrie.build(self.names)
@@ -154,18 +156,18 @@ class ObjectShape:
         return allowed
 
     def _find_extras(self) -> int:
-        algebra = self.goals.algebra
-        if len(self.classes) <= MAX_CLASSES:
-            options = []
-            for mask in range(1 << len(self.classes)):
-                goal = self.extra_goal(mask)
-                if goal is not None and self.goals.satisfiable(goal):
-                    options.append(self._exactly(mask))
-            return algebra.either(*options)
-        banned = [
-            index for index, goal in self._class_goals if goal is None or not self.goals.satisfiable(goal)
-        ]
-        return algebra.both(*(algebra.empty if i < 0 else algebra.negate(self.classes[i]) for i in banned))
+        algebra, satisfiable = self.goals.algebra, self.goals.satisfiable
+        many = len(self.classes) > MAX_CLASSES
+        banned = [i for i, goal in self._class_goals if goal is None or (many and not satisfiable(goal))]
+        if -1 in banned:
+            return algebra.empty
+        barred = [] if many else [self._exactly(m) for m, goal in self._mixtures() if not satisfiable(goal)]
+        return algebra.both(*map(algebra.negate, [*(self.classes[index] for index in banned), *barred]))
+
+    def _mixtures(self) -> list[tuple[int, Goal]]:
+        """The classes, as bits, that an unnamed key can be of together, with what its value must satisfy."""
+        pairs = [(mask, self.extra_goal(mask)) for mask in range(1 << len(self.classes))]
+        return [(mask, goal) for mask, goal in pairs if goal is not None]
 
     def _exactly(self, mask: int) -> int:
         algebra = self.goals.algebra
@@ -234,13 +236,13 @@ class ObjectShape:
                     return True
         if not extras or len(self.classes) > MAX_CLASSES:
             return extras
-        algebra, cls = self.goals.algebra, self._claim_classes[claim]
-        for mask in range(1 << len(self.classes)):
-            own = self.extra_goal(mask)
-            if (cls < 0 or mask >> cls & 1) and own is not None and algebra.live(self._exactly(mask)):
-                if self.goals.satisfiable(self.goals.goal(own, goal)):
-                    return True
-        return False
+        cls = self._claim_classes[claim]
+        return any(
+            (cls < 0 or mask >> cls & 1)
+            and self.goals.satisfiable(self.goals.goal(own, goal))
+            and self.goals.algebra.live(self._exactly(mask))
+            for mask, own in self._mixtures()
+        )
 
     def satisfiable(self) -> bool:
         if self._satisfiable is None:

@@ -22,6 +22,7 @@ class Scalars:
         self.algebra = algebra
         self.formulas = formulas
         self.numbers = NumberLanguage(algebra)
+        self._goals: dict[tuple[Goal, str], int] = {}
         self._expressions: dict[tuple[str, str, bool], int] = {}
         self._patterns: dict[str, int] = {}
         self._formats: dict[tuple[str, bool], int] = {}
@@ -67,7 +68,11 @@ class Scalars:
             return False
 
     def of(self, goal: Goal, kind: str) -> int:
-        return self.algebra.both(*(self._place(place, kind, holds) for place, holds in goal))
+        found = self._goals.get((goal, kind))
+        if found is None:
+            parts = [self._place(place, kind, holds) for place, holds in goal]
+            found = self._goals[goal, kind] = self.algebra.both(*parts)
+        return found
 
     def _place(self, place: str, kind: str, holds: bool) -> int:
         key = (place, kind, holds)
