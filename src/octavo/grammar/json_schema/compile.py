@@ -12,9 +12,9 @@ from octavo.grammar.errors import (
 )
 from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formats import FORMATS
-from octavo.grammar.json_schema.formulas import ANNOTATIONS, ENFORCED
 from octavo.grammar.json_schema.glance import surely_sound
 from octavo.grammar.json_schema.goals import Goals, WholeSchema
+from octavo.grammar.json_schema.keywords import ANNOTATIONS, ENFORCED
 from octavo.grammar.json_schema.survey import survey
 from octavo.grammar.layout import LAYOUTS
 from octavo.grammar.network import Position

@@ -13,40 +13,11 @@ from typing import Any
 from octavo.grammar.errors import GrammarSyntaxError, GrammarUnsupportedError
 from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formats import FORMATS
+from octavo.grammar.json_schema.keywords import EVERY_TYPE, LOGIC, TYPE_NAMES, only_a_type
 from octavo.grammar.json_schema.unevaluated import Unevaluated
 
 Formula = Any
-TYPES = ("null", "false", "true", "number", "string", "array", "object")
-TYPE_NAMES = {
-    "null": frozenset({"null"}),
-    "boolean": frozenset({"false", "true"}),
-    "number": frozenset({"number"}),
-    "integer": frozenset({"number"}),
-    "string": frozenset({"string"}),
-    "array": frozenset({"array"}),
-    "object": frozenset({"object"}),
-}
-EVERY_TYPE = frozenset(TYPES)
 
-#: Keywords that say nothing about which values are valid.
-ANNOTATIONS = frozenset(
-    """
-    $schema $id id $comment $anchor $dynamicAnchor $recursiveAnchor $vocabulary $defs definitions title
-    description default examples example deprecated readOnly writeOnly contentMediaType contentEncoding
-    contentSchema
-    """.split()
-)
-ENFORCED = frozenset(
-    """
-    type enum const not allOf anyOf oneOf if then else $ref $dynamicRef $recursiveRef properties
-    required additionalProperties patternProperties propertyNames minProperties maxProperties
-    dependencies dependentRequired dependentSchemas items prefixItems additionalItems minItems maxItems
-    uniqueItems contains minContains maxContains minLength maxLength pattern format minimum maximum
-    exclusiveMinimum exclusiveMaximum multipleOf unevaluatedProperties unevaluatedItems
-    """.split()
-)
-_LOGIC = frozenset("allOf anyOf oneOf not if $ref $dynamicRef $recursiveRef".split())
-#: The keywords that speak of one type only.
 _ATOMS: dict[str, frozenset[str]] = {kind: frozenset() for kind in ("null", "false", "true")} | {
     "number": frozenset("minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split()),
     "string": frozenset("minLength maxLength pattern format".split()),
@@ -59,15 +30,6 @@ _ATOMS: dict[str, frozenset[str]] = {kind: frozenset() for kind in ("null", "fal
         maxProperties dependencies dependentRequired dependentSchemas unevaluatedProperties""".split()
     ),
 }
-SAYING = ENFORCED - {"type"}
-
-
-def only_a_type(schema: Any) -> bool:
-    """Whether there is nothing but perhaps a type, which is one: no mistake, no other schema, and values."""
-    if not isinstance(schema, dict) or not SAYING.isdisjoint(schema):
-        return False
-    declared = schema.get("type", "string")
-    return isinstance(declared, str) and declared in TYPE_NAMES
 
 
 class Formulas:
@@ -103,7 +65,7 @@ class Formulas:
 
     def _possible_kinds(self, place: str) -> frozenset[str]:
         schema, document, found = self.document.at(place), self.document, self.declared_kinds(place)
-        if not isinstance(schema, dict) or _LOGIC.isdisjoint(schema):
+        if not isinstance(schema, dict) or LOGIC.isdisjoint(schema):
             return found
         if isinstance(schema.get("$ref"), str):
             found &= self.kinds(document.resolve(place, schema["$ref"]))
@@ -115,9 +77,20 @@ class Formulas:
                 found &= frozenset().union(*map(self.kinds, members))
         return found
 
+    def kinds_without(self, place: str) -> frozenset[str]:
+        """Some types, of which every value that does not satisfy the schema has one."""
+        schema = self.document.at(place)
+        if schema is True or (only_a_type(schema) and "type" not in schema):
+            return frozenset()
+        if only_a_type(schema) and schema["type"] != "integer":
+            return EVERY_TYPE - TYPE_NAMES[schema["type"]]
+        return EVERY_TYPE
+
     def declared_kinds(self, place: str) -> frozenset[str]:
         """The types that `type` leaves: for any other the formula is False, and need not be made."""
         schema = self.document.at(place)
+        if schema is False:
+            return frozenset()
         declared = schema.get("type") if isinstance(schema, dict) else None
         if declared is None or ("$ref" in schema and self.document.draft_at(place) <= 7):
             return EVERY_TYPE
@@ -143,7 +116,7 @@ class Formulas:
             parts += self._values(place, schema, kind)
         if False in parts:
             return False
-        if not _LOGIC.isdisjoint(schema):
+        if not LOGIC.isdisjoint(schema):
             parts += self._logic(place, schema)
         if not _ATOMS[kind].isdisjoint(schema):
             parts += self._atoms[kind](place, schema)
@@ -394,7 +367,3 @@ def exact_schema(value: Any) -> Any:
             "additionalProperties": False,
         }
     return {"const": value}
-
-
-def unsupported(place: str, keyword: str, why: str) -> GrammarUnsupportedError:
-    return GrammarUnsupportedError(f"{place}/{keyword}: {why}")

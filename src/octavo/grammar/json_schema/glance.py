@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from octavo.grammar.front_ends.regex_plain import plain_length
 from octavo.grammar.json_schema.document import NAMES, draft_of
-from octavo.grammar.json_schema.formulas import SAYING, TYPE_NAMES
+from octavo.grammar.json_schema.keywords import SAYING, TYPE_NAMES
 
 Place = TypeVar("Place", bound=Hashable)
 MAX_DEPTH = 60
@@ -53,6 +53,17 @@ def has_values(schema: Any, depth: int = 0) -> bool:
         (limit,) = (schema[keyword] for keyword in said)
         return not said.isdisjoint(_LIMITS) and _is_number(limit) and -_LARGE < limit < _LARGE
     return False
+
+
+def lists_scalars(schema: Any) -> bool:
+    """Whether a schema lists the values that it allows, and no arrays or objects among them."""
+    said = SAYING.intersection(schema) if isinstance(schema, dict) else frozenset()
+    if not said or not said <= {"enum", "const"}:
+        return False
+    values = schema.get("enum", [])
+    return isinstance(values, list) and not any(
+        isinstance(v, _CONTAINERS) for v in (*values, schema.get("const"))
+    )
 
 
 def _has_objects(schema: dict[str, Any], said: frozenset[str], depth: int) -> bool:
@@ -203,7 +214,7 @@ class _Glance:
         if not isinstance(schema, dict):
             return schema is False
         if "enum" in schema:
-            return _of_scalars({"enum": schema["enum"]})
+            return lists_scalars({"enum": schema["enum"]})
         declared = schema.get("type")
         names = declared if isinstance(declared, list) else [declared]
         return all(isinstance(name, str) and name in _SCALARS for name in names)
@@ -254,7 +265,7 @@ class _Glance:
         self.denied += value
 
     def denied_same(self, value: Any) -> None:
-        self.merged |= not isinstance(value, dict) or not _of_scalars(value)
+        self.merged |= not lists_scalars(value)
         self.beside.append(value)
         self.denied.append(value)
 
@@ -308,15 +319,16 @@ class _Glance:
         if not isinstance(value, int | float) or not -_LARGE < value < _LARGE:
             raise _DoubtError
 
+    def step(self, value: Any) -> None:
+        # Of at most 6 digits, which is as many as a remainder may have.
+        if type(value) is int:
+            if not 0 < value < 1_000_000:
+                raise _DoubtError
+        elif type(value) is not float or value <= 0 or len(repr(value)) > 7 or "e" in repr(value):
+            raise _DoubtError
+
     def doubt(self, value: Any) -> None:
         raise _DoubtError
-
-
-def _of_scalars(schema: dict[str, Any]) -> bool:
-    """Whether a schema says nothing of what is within arrays and objects."""
-    values = schema.get("enum", [schema.get("const")])
-    scalars = isinstance(values, list) and not any(isinstance(value, _CONTAINERS) for value in values)
-    return scalars and SAYING.intersection(schema) <= {"enum", "const"}
 
 
 def circular(beside: Mapping[Place, Iterable[Place]]) -> list[Place]:
@@ -351,8 +363,9 @@ _LOOKS: dict[str, Callable[[_Glance, Any], None]] = {
     **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), _Glance.count),
     **dict.fromkeys(("minProperties", "maxProperties", "minContains", "maxContains"), _Glance.count),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _Glance.bound),
-    **dict.fromkeys(("multipleOf", "unevaluatedProperties", "unevaluatedItems"), _Glance.doubt),
+    **dict.fromkeys(("unevaluatedProperties", "unevaluatedItems"), _Glance.doubt),
     **dict.fromkeys(("$dynamicRef", "$recursiveRef"), _Glance.doubt),
+    "multipleOf": _Glance.step,
     "properties": _Glance.schemas_by_name,
     "patternProperties": _Glance.patterns,
     "prefixItems": _Glance.schemas,

@@ -12,16 +12,18 @@ from octavo.grammar.expressions import Algebra
 from octavo.grammar.json_schema.arrays import ArrayPosition, ArrayShape
 from octavo.grammar.json_schema.cases import CaseFinder
 from octavo.grammar.json_schema.document import SchemaDocument
-from octavo.grammar.json_schema.formulas import ANNOTATIONS, EVERY_TYPE, Formulas
+from octavo.grammar.json_schema.formulas import Formulas
 from octavo.grammar.json_schema.glance import has_values
+from octavo.grammar.json_schema.keywords import ANNOTATIONS, EVERY_TYPE
 from octavo.grammar.json_schema.object_positions import ObjectPosition
 from octavo.grammar.json_schema.objects import ObjectShape
 from octavo.grammar.json_schema.scalars import Goal, Scalars
 from octavo.grammar.layout import LAYOUTS
-from octavo.grammar.network import Position, Return, Silent
+from octavo.grammar.network import BasePosition, Outline, Position, Return, Silent
 from octavo.grammar.text_positions import PlainText, StringText
 
 ANYTHING: Goal = frozenset()
+OPENING = {"array": 0x5B, "object": 0x7B}  # their first bytes
 WORDS = ("null", "true", "false")
 MAX_GOALS = 100_000
 MAX_DEPTH = 120
@@ -46,6 +48,7 @@ class Goals:
         self.scalars = Scalars(self.algebra, self.formulas)
         self.finder = CaseFinder(self.formulas)
         self._settled: dict[tuple[str, bool], Goal] = {}  # single schemas, as `goal` gives them
+        self._joined: dict[tuple[Goal, ...], Goal] = {}
         self._alternatives: dict[Goal, tuple[Position, ...]] = {}
         self._arrays: dict[Goal, list[ArrayShape]] = {}
         self._objects: dict[Goal, list[ObjectShape]] = {}
@@ -65,12 +68,13 @@ class Goals:
 
     def goal(self, *goals: Goal) -> Goal:
         """All of them, without schemas that allow everything; bare references are followed."""
-        literals: set[tuple[str, bool]] = set()
-        for literal in (literal for goal in goals for literal in goal):
-            if literal not in self._settled:
-                self._settled[literal] = self._settle(*literal)
-            literals.update(self._settled[literal])
-        return frozenset(literals)
+        if goals not in self._joined:
+            for literal in (literal for goal in goals for literal in goal):
+                if literal not in self._settled:
+                    self._settled[literal] = self._settle(*literal)
+            parts = (self._settled[literal] for goal in goals for literal in goal)
+            self._joined[goals] = frozenset().union(*parts)
+        return self._joined[goals]
 
     def _settle(self, place: str, holds: bool) -> Goal:
         for _ in range(MAX_DEPTH):
@@ -87,13 +91,13 @@ class Goals:
 
     def arrays(self, goal: Goal) -> list[ArrayShape]:
         if goal not in self._arrays:
-            cases = self.finder.cases(goal, "array", self.disjoint)
+            cases = self.finder.cases(goal, "array", self.impossible)
             self._arrays[goal] = [ArrayShape(self, case) for case in cases]
         return self._arrays[goal]
 
     def objects(self, goal: Goal) -> list[ObjectShape]:
         if goal not in self._objects:
-            cases = self.finder.cases(goal, "object", self.disjoint)
+            cases = self.finder.cases(goal, "object", self.impossible)
             self._objects[goal] = [ObjectShape(self, case) for case in cases]
         return self._objects[goal]
 
@@ -157,18 +161,25 @@ class Goals:
             result.append(StringText(algebra, strings))
         if "number" in kinds and algebra.live(numbers := scalars.number(goal)):
             result.append(PlainText(algebra, numbers))
-        if "object" in kinds:
-            result += [ObjectPosition.begin(shape) for shape in self.objects(goal) if shape.satisfiable()]
-        if "array" in kinds:
-            result += [ArrayPosition.begin(shape) for shape in self.arrays(goal) if shape.satisfiable()]
+        for kind in sorted(kinds & OPENING.keys()):
+            cases = self.cases(goal, kind)
+            if len(cases) == 1:
+                result += [position for shape, position in cases if shape.satisfiable()]
+            elif self.satisfiable(goal, kind):
+                result.append(Opening(self, goal, kind))
         return result
 
+    def cases(self, goal: Goal, kind: str) -> list[tuple[ArrayShape | ObjectShape, Position]]:
+        """Of arrays or objects, each with the place before it; some may contradict themselves."""
+        if kind == "object":
+            return [(shape, ObjectPosition.begin(shape)) for shape in self.objects(goal)]
+        return [(shape, ArrayPosition.begin(shape)) for shape in self.arrays(goal)]
+
     def kinds(self, goal: Goal) -> frozenset[str]:
-        """The types that a goal may leave, by the keyword `type` alone."""
-        found = EVERY_TYPE
+        """The types that values of a goal may have, as far as `type` and references tell."""
+        found, formulas = EVERY_TYPE, self.formulas
         for place, holds in goal:
-            if holds:
-                found &= self.formulas.kinds(place)
+            found &= formulas.kinds(place) if holds else formulas.kinds_without(place)
         return found
 
     # Whether anything satisfies a goal: the least fixpoint, by depth-first search.
@@ -224,9 +235,11 @@ class Goals:
         """Whether a question is open, so that "not satisfiable" may only mean "not yet"."""
         return bool(self._active)
 
-    def disjoint(self, place: str, other: str, kind: str) -> bool:
-        """Whether surely no array (or object) satisfies both; what hangs on an open question is not sure."""
-        goal = self.goal(frozenset({(place, True), (other, True)}))
+    def impossible(self, goal: Goal, kind: str) -> bool:
+        """Whether surely no value of a type (or of any) satisfies a goal; what hangs on an open question is
+        not sure.
+        """
+        goal = self.goal(goal)
         return not self.satisfiable(goal, kind) and self._satisfiable.get((goal, kind)) is False
 
 
@@ -239,6 +252,37 @@ class GoalPosition(Silent):
 
     def calls(self) -> Sequence[tuple[Position, Return | None]]:
         return [(position, None) for position in self.goals.alternatives(self.goal)]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening(BasePosition):
+    """The place before an array or object of several cases: which of them are possible is found out only
+    once it has begun.
+    """
+
+    goals: Goals
+    goal: Goal
+    kind: str
+
+    def outline(self) -> Outline:
+        return Outline(moves=((OPENING[self.kind], Opened(self.goals, self.goal, self.kind)),))
+
+    def step(self, byte: int) -> Position | None:
+        return Opened(self.goals, self.goal, self.kind) if byte == OPENING[self.kind] else None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Silent):
+    """Behind the bracket."""
+
+    goals: Goals
+    goal: Goal
+    kind: str
+
+    def calls(self) -> Sequence[tuple[Position, Return | None]]:
+        possible = [begin for shape, begin in self.goals.cases(self.goal, self.kind) if shape.satisfiable()]
+        behind = [position.step(OPENING[self.kind]) for position in possible]
+        return [(position, None) for position in behind if position is not None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from octavo.grammar.json_schema.cases import Case
+from octavo.grammar.json_schema.key_watch import KeyWatch
 from octavo.grammar.json_schema.scalars import Goal
 from octavo.grammar.literals import LiteralTrie
 from octavo.grammar.network import Position
-from octavo.grammar.text_positions import StringText, Watch
+from octavo.grammar.text_positions import StringText
 
 if TYPE_CHECKING:
     from octavo.grammar.json_schema.goals import Goals
@@ -62,41 +63,53 @@ class ObjectShape:
                 elif kind == "forbidden":
                     self._universals.append((spec, None))
                 elif goal := goals.goal(item[2]):
-                    self._universals.append((spec, goal))
+                    self._universals.append((spec, goal if goals.kinds(goal) else None))
         self.names = [*names, *(name for name in late if name not in names)]
         self._needed = [index for index, name in enumerate(self.names) if name in self.required]
-        self.trie = LiteralTrie.build(self.names)
-        self.names_leaf = goals.algebra.leaf(self.trie) if self.names else goals.algebra.empty
         self._name_goals: list[Goal | None | bool] = [False if n in absent else True for n in self.names]
         self._labels: list[tuple[int, int, str]] = []  # name index or -1, classes, text
         self._label_ids: dict[tuple[int, int, str], int] = {}
         self._keys: dict[Progress, int] = {}
         self._extra_goals: dict[int, Goal | None] = {}
         self._satisfiable: bool | None = None
-        self._prepare_classes()
+        self._allowed_extras: int | None = None
         # Distinct keys must be told apart only where they are counted up to a least number.
         self.counts = self.least > len(self.required) or self.most is not None
         self.distinct = self.least > len(self.required)
 
-    def _prepare_classes(self) -> None:
+    # What most cases are never asked for, as they contradict themselves, is made when it is.
+
+    @cached_property
+    def trie(self) -> LiteralTrie:
+        return LiteralTrie.build(self.names)
+
+    @cached_property
+    def names_leaf(self) -> int:
+        algebra = self.goals.algebra
+        return algebra.leaf(self.trie) if self.names else algebra.empty
+
+    @cached_property
+    def classes(self) -> list[int]:
         """The classes that tell unnamed keys apart; those that hold for all of them are kept aside."""
-        self.classes: list[int] = []
-        self._class_goals: list[tuple[int, Goal | None]] = []  # class (-1: every unnamed key), goal
-        self._claim_classes: list[int] = []
-        for spec, goal in self._universals:
-            if spec[0] != "name":
-                self._class_goals.append((self._class_of(spec), goal))
-        for spec, _ in self.claims:
-            self._claim_classes.append(self._class_of(spec))
-        self._allowed_extras: int | None = None
+        specs = [
+            *(spec for spec, _ in self._universals if spec[0] != "name"),
+            *(spec for spec, _ in self.claims),
+        ]
+        found = dict.fromkeys(map(self._key_expression, specs))
+        return [expression for expression in found if expression != self.goals.algebra.anything]
+
+    @cached_property
+    def _class_goals(self) -> list[tuple[int, Goal | None]]:
+        """Of classes (-1: every unnamed key), the goal."""
+        return [(self._class_of(spec), goal) for spec, goal in self._universals if spec[0] != "name"]
+
+    @cached_property
+    def _claim_classes(self) -> list[int]:
+        return [self._class_of(spec) for spec, _ in self.claims]
 
     def _class_of(self, spec: Any) -> int:
         expression = self._key_expression(spec)
-        if expression == self.goals.algebra.anything:
-            return -1
-        if expression not in self.classes:
-            self.classes.append(expression)
-        return self.classes.index(expression)
+        return -1 if expression == self.goals.algebra.anything else self.classes.index(expression)
 
     def _key_expression(self, spec: Any) -> int:
         """The keys of a class, as far as unnamed keys are concerned."""
@@ -371,31 +384,3 @@ def _names_in(spec: Any) -> list[str]:
     if spec[0] == "name":
         return [spec[1]]
     return sorted(spec[1]) if spec[0] == "rest" else []
-
-
-@dataclass(frozen=True, slots=True)
-class KeyWatch(Watch):
-    """Which key is being read: its place in the trie of names, and in the classes of unnamed keys."""
-
-    shape: ObjectShape
-    node: LiteralTrie | None
-    classes: tuple[int, ...]
-    text: str | None = None
-
-    def native(self) -> tuple[ObjectShape, int, tuple[int, ...], str | None] | None:
-        if self.text or self.node is not self.shape.trie:
-            return None
-        return (self.shape, self.shape.names_leaf, self.classes, self.text)
-
-    def step(self, code_point: int) -> Watch:
-        algebra = self.shape.goals.algebra
-        node = None if self.node is None else self.node.children.get(code_point)
-        classes = tuple(algebra.step(expression, code_point) for expression in self.classes)
-        text = None if self.text is None else self.text + chr(code_point)
-        return KeyWatch(self.shape, node, classes, text)
-
-    def label(self) -> int:
-        index = -1 if self.node is None else self.node.index
-        algebra = self.shape.goals.algebra
-        mask = sum(1 << i for i, expression in enumerate(self.classes) if algebra.nullable(expression))
-        return self.shape.label(index, 0 if index >= 0 else mask, self.text or "" if index < 0 else "")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from octavo.grammar.errors import GrammarUnsupportedError
-from octavo.grammar.json_schema.formulas import only_a_type
 from octavo.grammar.json_schema.glance import circular
 from octavo.grammar.json_schema.goals import Goals
+from octavo.grammar.json_schema.keywords import only_a_type
 
 
 def survey(goals: Goals) -> set[str]:
