@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
+import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from octavo.grammar import (
     Grammar,
@@ -41,7 +45,23 @@ SHAPES = {
     "properties": {"r": {"type": "number"}, "w": {"type": "number"}},
     "oneOf": [{"required": ["r"]}, {"required": ["w"]}],
 }
+KINDS = {
+    "type": "object",
+    "required": ["kind"],
+    "allOf": [
+        {
+            "if": {"properties": {"kind": {"const": f"k{i}"}}},
+            "then": {"properties": {"value": {"const": i}}, "required": ["value"]},
+        }
+        for i in range(14)
+    ],
+}
 CASES: list[tuple[Any, list[Any], list[Any]]] = [
+    (
+        KINDS,
+        [{"kind": "k9", "value": 9}, {"kind": 1}],
+        [{"kind": "k9", "value": 8}, {"kind": "k9"}, {"value": 9}],
+    ),
     ({"type": "integer"}, [0, -12], [1.5, "1", None]),
     ({"type": ["null", "boolean"]}, [None, True], [0, "null"]),
     ({"enum": [1, "a", [1, {"x": 2}]]}, [1, "a", [1, {"x": 2}]], [2, "b", [1, {"x": 3}], [1]]),
@@ -136,6 +156,41 @@ def test_accepts_the_valid_and_only_them(schema: Any, valid: list[Any], invalid:
         assert accepts(schema, json.dumps(value, ensure_ascii=False, indent=2), any_order=True), value
     for value in invalid:
         assert not accepts(schema, json.dumps(value), any_order=True), value
+
+
+VALUES: list[Any] = [1, "x", None, {}]
+OBJECTS = [
+    {name: value for name, value in zip("ab", pair, strict=True) if value != "absent"}
+    for pair in itertools.product([*VALUES, "absent"], repeat=2)
+]
+
+
+@st.composite
+def schemas_of_values(draw: st.DrawFn, depth: int = 2) -> Any:
+    """Which values names may have, combined in every way: what is known of one decides others."""
+    listed = st.lists(st.sampled_from(VALUES), min_size=1, max_size=3)
+    value = st.one_of(listed.map(lambda values: {"enum": values}), st.just({"type": "object"}), st.booleans())
+    if depth == 0:
+        schema: dict[str, Any] = {"properties": {draw(st.sampled_from("ab")): draw(value)}}
+        return {**schema, "required": ["a"]} if draw(st.booleans()) else schema
+    inner = st.lists(schemas_of_values(depth - 1), min_size=2, max_size=3)
+    keyword = draw(st.sampled_from(["allOf", "anyOf", "oneOf", "not", "if"]))
+    parts = draw(inner)
+    if keyword == "not":
+        return {"not": parts[0]}
+    return {"if": parts[0], "then": parts[1], "else": parts[-1]} if keyword == "if" else {keyword: parts}
+
+
+@settings(max_examples=300, deadline=None)
+@given(schemas_of_values())
+def test_cases_are_told_apart_as_jsonschema_does(schema: Any) -> None:
+    validator = jsonschema.Draft202012Validator(schema)
+    for value in OBJECTS:
+        try:
+            accepted = accepts(schema, json.dumps(value), any_order=True)
+        except GrammarEmptyError:
+            accepted = False
+        assert accepted == validator.is_valid(value), value
 
 
 def test_properties_come_in_the_schemas_order_unless_told_otherwise() -> None:

@@ -9,6 +9,7 @@ right: `compile_regex`, the slow twin, decides then.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 MAX_LENGTH = 1000
 MAX_GROUPS = 20  # one in the other
@@ -40,8 +41,11 @@ def plain_length(pattern: str) -> int | None:
 
     A plain pattern has no error in `compile_regex(..., "ecma", search=True)`.
     """
-    if len(pattern) > MAX_LENGTH or not pattern.isascii():
-        return None
+    return _length(pattern) if len(pattern) <= MAX_LENGTH and pattern.isascii() else None
+
+
+@lru_cache(maxsize=1024)
+def _length(pattern: str) -> int | None:
     skeleton = _ATOM.sub("x", pattern)  # what is no atom leaves its backslash or bracket behind
     if not _SKELETON.fullmatch(skeleton):
         return None

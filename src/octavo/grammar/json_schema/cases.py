@@ -23,6 +23,7 @@ Impossible = Callable[[Goal, str], bool]  # of a goal and a type
 Known = dict[Constraint, None]
 MAX_CASES = 512
 MAX_WORK = 50_000
+MAX_LOOK = 2  # schemas in schemas, to see whether they are decided
 
 
 class CaseFinder:
@@ -114,9 +115,10 @@ class _Search:
         self.values = _values_of_names(known) if choices else {}
         remaining: list[list[Signed]] = []
         for options in choices:
-            alive = [option for option in options if self._verdict(known, places, *option) is not False]
-            if any(self._verdict(known, places, *option) is True for option in alive):
+            verdicts = [self._verdict(known, places, *option) for option in options]
+            if True in verdicts:
                 continue
+            alive = [option for option, verdict in zip(options, verdicts, strict=True) if verdict is None]
             if not alive:
                 return
             remaining.append(alive)
@@ -131,25 +133,38 @@ class _Search:
         for option in remaining[chosen]:
             self._explore(known, [option], others, places)
 
-    def _verdict(self, known: Known, places: frozenset[Signed], formula: Formula, holds: bool) -> bool | None:
+    def _verdict(
+        self, known: Known, places: frozenset[Signed], formula: Formula, holds: bool, depth: int = MAX_LOOK
+    ) -> bool | None:
         """True or False where what is known decides the formula; None where it does not."""
         if isinstance(formula, bool):
             return formula == holds
         name = formula[0]
         if name == "place":
-            if (formula[1], holds) in places:
-                return True
-            return False if (formula[1], not holds) in places else None
+            return self._verdict_of_place(known, places, formula[1], holds, depth)
         if name == "not":
-            return self._verdict(known, places, formula[1], not holds)
+            return self._verdict(known, places, formula[1], not holds, depth)
         if name in ("and", "or"):
-            verdicts = [self._verdict(known, places, part, holds) for part in formula[1]]
+            verdicts = [self._verdict(known, places, part, holds, depth) for part in formula[1]]
             if (name == "and") == holds:
                 return False if False in verdicts else True if all(v is True for v in verdicts) else None
             return True if True in verdicts else False if all(v is False for v in verdicts) else None
         return None if name == "one" else self._verdict_of_atom(known, formula, holds)
 
+    def _verdict_of_place(
+        self, known: Known, places: frozenset[Signed], place: str, holds: bool, depth: int
+    ) -> bool | None:
+        if (place, holds) in places:
+            return True
+        if (place, not holds) in places:
+            return False
+        if depth == 0:
+            return None
+        return self._verdict(known, places, self.formulas.of(place, self.kind), holds, depth - 1)
+
     def _verdict_of_atom(self, known: Known, atom: Formula, holds: bool) -> bool | None:
+        if atom[0] == "unique" and not holds:
+            return None  # an error, but only for who chooses it
         decided = True
         for item in constraints_of(atom, holds):
             if item not in known:

@@ -2,7 +2,7 @@
 
 Each keyword is looked at by itself, on the schema as it was given: no formulas and no places are made, which
 are the cost of the thorough look (survey.py, the slow twin).  What passes has no mistake, no keyword that
-cannot be enforced, no schema with a name or a draft of its own and no reference but a JSON pointer.
+cannot be enforced, no other draft within it and no reference that could mean a name.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ class _Glance:
         self.unique = False  # whether some uniqueItems asks
         self.open = False  # whether some of them asks of arrays or objects where a scalar would do
         self.merged = False  # whether one value may have to satisfy several schemas
+        self.named = False  # whether something below the root has a name, which references could mean
         self.targets: dict[str, Any] = {}  # of references
 
     def all_well(self) -> bool:
@@ -118,7 +119,7 @@ class _Glance:
             return False
         try:
             self._walk([self.root])
-            if self.open and self.merged:
+            if (self.open and self.merged) or (self.named and self.targets):
                 return False
             if self.unique and self.denied:
                 # What uniqueItems says cannot be denied.
@@ -158,7 +159,7 @@ class _Glance:
 
     def _look(self, schema: dict[str, Any]) -> None:
         if schema is not self.root and not NAMES.isdisjoint(schema):
-            self._unnamed(schema)
+            self._name(schema)
         if "$ref" in schema:
             self.beside.append(self._target(schema["$ref"]))
             if self.draft <= 7:
@@ -175,10 +176,10 @@ class _Glance:
                     raise _DoubtError
                 self.open = True
 
-    def _unnamed(self, schema: dict[str, Any]) -> None:
-        for name in NAMES:
-            if isinstance(schema.get(name), str):
-                raise _DoubtError
+    def _name(self, schema: dict[str, Any]) -> None:
+        if draft_of(schema, self.draft) != self.draft:
+            raise _DoubtError
+        self.named |= any(isinstance(schema.get(name), str) for name in NAMES - {"$schema"})
 
     def _target(self, reference: Any) -> Any:
         if not isinstance(reference, str) or not reference.isprintable():
@@ -198,7 +199,7 @@ class _Glance:
             elif not isinstance(target, dict):
                 raise _DoubtError
             elif target is not self.root and not NAMES.isdisjoint(target):
-                self._unnamed(target)
+                self._name(target)
             try:
                 target = target[key]
             except (KeyError, IndexError):

@@ -49,6 +49,7 @@ class Goals:
         self.finder = CaseFinder(self.formulas)
         self._settled: dict[tuple[str, bool], Goal] = {}  # single schemas, as `goal` gives them
         self._joined: dict[tuple[Goal, ...], Goal] = {}
+        self._kinds: dict[Goal, frozenset[str]] = {}
         self._alternatives: dict[Goal, tuple[Position, ...]] = {}
         self._arrays: dict[Goal, list[ArrayShape]] = {}
         self._objects: dict[Goal, list[ObjectShape]] = {}
@@ -177,9 +178,12 @@ class Goals:
 
     def kinds(self, goal: Goal) -> frozenset[str]:
         """The types that values of a goal may have, as far as `type` and references tell."""
-        found, formulas = EVERY_TYPE, self.formulas
-        for place, holds in goal:
-            found &= formulas.kinds(place) if holds else formulas.kinds_without(place)
+        found = self._kinds.get(goal)
+        if found is None:
+            found, formulas = EVERY_TYPE, self.formulas
+            for place, holds in goal:
+                found &= formulas.kinds(place) if holds else formulas.kinds_without(place)
+            self._kinds[goal] = found
         return found
 
     # Whether anything satisfies a goal: the least fixpoint, by depth-first search.

@@ -174,9 +174,10 @@ class ObjectShape:
         banned = [i for i, goal in self._class_goals if goal is None or (many and not satisfiable(goal))]
         if -1 in banned:
             return algebra.empty
-        barred = [] if many else [self._exactly(m) for m, goal in self._mixtures() if not satisfiable(goal)]
+        barred = [] if many else [self._exactly(m) for m, goal in self._mixtures if not satisfiable(goal)]
         return algebra.both(*map(algebra.negate, [*(self.classes[index] for index in banned), *barred]))
 
+    @cached_property
     def _mixtures(self) -> list[tuple[int, Goal]]:
         """The classes, as bits, that an unnamed key can be of together, with what its value must satisfy."""
         pairs = [(mask, self.extra_goal(mask)) for mask in range(1 << len(self.classes))]
@@ -254,7 +255,7 @@ class ObjectShape:
             (cls < 0 or mask >> cls & 1)
             and self.goals.satisfiable(self.goals.goal(own, goal))
             and self.goals.algebra.live(self._exactly(mask))
-            for mask, own in self._mixtures()
+            for mask, own in self._mixtures
         )
 
     def satisfiable(self) -> bool:
