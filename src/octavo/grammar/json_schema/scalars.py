@@ -5,6 +5,7 @@ needed.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 
 from octavo.grammar.errors import GrammarError, GrammarSyntaxError, GrammarTooComplexError
 from octavo.grammar.expressions import UNBOUNDED, Algebra
@@ -21,7 +22,6 @@ class Scalars:
     def __init__(self, algebra: Algebra, formulas: Formulas) -> None:
         self.algebra = algebra
         self.formulas = formulas
-        self.numbers = NumberLanguage(algebra)
         self._goals: dict[tuple[Goal, str], int] = {}
         self._expressions: dict[tuple[str, str, bool], int] = {}
         self._patterns: dict[str, int] = {}
@@ -30,6 +30,10 @@ class Scalars:
         self._numbers: dict[tuple[int, int], int] = {}  # by expression and how many are spelled
         self._spelled: set[str] = set()  # whole numbers that the schema writes with a point
         self._active: set[tuple[str, str, bool]] = set()
+
+    @cached_property
+    def numbers(self) -> NumberLanguage:
+        return NumberLanguage(self.algebra)
 
     def constant(self, goal: Goal, kind: str) -> bool:
         """Whether null, true or false satisfies the goal."""
@@ -57,7 +61,8 @@ class Scalars:
         plain = algebra.both(expression, numbers.plain)
         if numbers.surely_whole(expression) or self._all_whole(plain):
             # 2.0 only where the schema itself writes so.
-            return algebra.both(plain, algebra.either(numbers.pointless, self.texts(sorted(self._spelled))))
+            spelled = algebra.both(plain, self.texts(sorted(self._spelled)))
+            return algebra.either(algebra.both(expression, numbers.pointless), spelled)
         return plain
 
     def _all_whole(self, plain: int) -> bool:
