@@ -143,7 +143,8 @@ def test_schemas_that_have_values_at_a_glance_have_them(schema: Any) -> None:
     matcher = GrammarMatcher(GrammarCompiler(INFO).compile(Grammar.from_json_schema(schema)))
     text = matcher.closing_bytes()
     assert text is not None
-    jsonschema.validate(json.loads(text), schema, cls=jsonschema.Draft202012Validator)
+    validator = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
+    assert validator(schema).is_valid(json.loads(text))
 
 
 @settings(max_examples=1500, deadline=None)

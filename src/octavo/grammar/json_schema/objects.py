@@ -229,34 +229,38 @@ class ObjectShape:
         if not self.counts and not progress.pending:
             return True
         remaining = self.remaining(progress)
-        extras = self.goals.algebra.live(self._unnamed(progress))
         if self.counts:
             if self.most is not None and progress.keys + len(missing) > self.most:
                 return False
-            if not extras and progress.keys + len(remaining) < self.least:
+            if progress.keys + len(remaining) < self.least and not self._others(progress):
                 return False
         return all(
-            self._claimable(i, remaining, extras)
+            self._claimable(i, remaining, progress)
             for i in range(len(self.claims))
             if progress.pending >> i & 1
         )
 
-    def _claimable(self, claim: int, remaining: list[int], extras: bool) -> bool:
+    def _others(self, progress: Progress) -> bool:
+        """Whether unnamed keys may come."""
+        return self.goals.algebra.live(self._unnamed(progress))
+
+    def _claimable(self, claim: int, remaining: list[int], progress: Progress) -> bool:
         spec, goal = self.claims[claim]
         for index in remaining:
             own = self.name_goal(index)
             if own is not None and self._matches(spec, self.names[index]):
                 if self.goals.satisfiable(self.goals.goal(own, goal)):
                     return True
-        if not extras or len(self.classes) > MAX_CLASSES:
-            return extras
+        if len(self.classes) > MAX_CLASSES:
+            return self._others(progress)
         cls = self._claim_classes[claim]
-        return any(
+        fitting = any(
             (cls < 0 or mask >> cls & 1)
-            and self.goals.satisfiable(self.goals.goal(own, goal))
             and self.goals.algebra.live(self._exactly(mask))
+            and self.goals.satisfiable(self.goals.goal(own, goal))
             for mask, own in self._mixtures
         )
+        return fitting and (not (self.names or progress.used) or self._others(progress))
 
     def satisfiable(self) -> bool:
         if self._satisfiable is None:
