@@ -4,13 +4,13 @@ reached.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from octavo.grammar.errors import GrammarTooComplexError
 from octavo.grammar.expressions import Algebra
 from octavo.grammar.json_schema.arrays import ArrayPosition, ArrayShape
-from octavo.grammar.json_schema.cases import CaseFinder
+from octavo.grammar.json_schema.cases import Case, CaseFinder
 from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formulas import Formulas
 from octavo.grammar.json_schema.glance import has_values
@@ -53,6 +53,7 @@ class Goals:
         self._alternatives: dict[Goal, tuple[Position, ...]] = {}
         self._arrays: dict[Goal, list[ArrayShape]] = {}
         self._objects: dict[Goal, list[ObjectShape]] = {}
+        self._cases: dict[Goal, list[Case]] = {}  # of objects
         self._satisfiable: dict[tuple[Goal, str], bool] = {}
         self._active: dict[tuple[Goal, str], int] = {}
         self._texts: list[str] = []
@@ -96,11 +97,18 @@ class Goals:
             self._arrays[goal] = [ArrayShape(self, case) for case in cases]
         return self._arrays[goal]
 
-    def objects(self, goal: Goal) -> list[ObjectShape]:
-        if goal not in self._objects:
-            cases = self.finder.cases(goal, "object", self.impossible)
-            self._objects[goal] = [ObjectShape(self, case) for case in cases]
-        return self._objects[goal]
+    def objects(self, goal: Goal) -> Iterator[ObjectShape]:
+        """Made one by one: to know that there are values, one case that has some is enough."""
+        shapes = self._objects.setdefault(goal, [])
+        for index, case in enumerate(self._object_cases(goal)):
+            if index == len(shapes):
+                shapes.append(ObjectShape(self, case))
+            yield shapes[index]
+
+    def _object_cases(self, goal: Goal) -> list[Case]:
+        if goal not in self._cases:
+            self._cases[goal] = self.finder.cases(goal, "object", self.impossible)
+        return self._cases[goal]
 
     def look_at_all(self, start: Goal) -> None:
         """Makes the cases of every goal that needs an array or object, so that errors in them come now; where
@@ -163,18 +171,18 @@ class Goals:
         if "number" in kinds and algebra.live(numbers := scalars.number(goal)):
             result.append(PlainText(algebra, numbers))
         for kind in sorted(kinds & OPENING.keys()):
-            cases = self.cases(goal, kind)
-            if len(cases) == 1:
-                result += [position for shape, position in cases if shape.satisfiable()]
+            count = len(self._object_cases(goal) if kind == "object" else self.arrays(goal))
+            if count == 1:
+                result += self.cases(goal, kind)
             elif self.satisfiable(goal, kind):
                 result.append(Opening(self, goal, kind))
         return result
 
-    def cases(self, goal: Goal, kind: str) -> list[tuple[ArrayShape | ObjectShape, Position]]:
-        """Of arrays or objects, each with the place before it; some may contradict themselves."""
+    def cases(self, goal: Goal, kind: str) -> list[Position]:
+        """The places before arrays or objects, one for each case that has values."""
         if kind == "object":
-            return [(shape, ObjectPosition.begin(shape)) for shape in self.objects(goal)]
-        return [(shape, ArrayPosition.begin(shape)) for shape in self.arrays(goal)]
+            return [ObjectPosition.begin(shape) for shape in self.objects(goal) if shape.satisfiable()]
+        return [ArrayPosition.begin(shape) for shape in self.arrays(goal) if shape.satisfiable()]
 
     def kinds(self, goal: Goal) -> frozenset[str]:
         """The types that values of a goal may have, as far as `type` and references tell."""
@@ -284,8 +292,8 @@ class Opened(Silent):
     kind: str
 
     def calls(self) -> Sequence[tuple[Position, Return | None]]:
-        possible = [begin for shape, begin in self.goals.cases(self.goal, self.kind) if shape.satisfiable()]
-        behind = [position.step(OPENING[self.kind]) for position in possible]
+        before = self.goals.cases(self.goal, self.kind)
+        behind = [position.step(OPENING[self.kind]) for position in before]
         return [(position, None) for position in behind if position is not None]
 
 
