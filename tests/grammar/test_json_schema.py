@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 from typing import Any
@@ -12,10 +13,13 @@ from hypothesis import strategies as st
 
 from octavo.grammar import (
     Grammar,
+    GrammarCompiler,
     GrammarEmptyError,
     GrammarError,
+    GrammarMatcher,
     GrammarTooComplexError,
     GrammarUnsupportedError,
+    TokenizerInfo,
 )
 from octavo.grammar.engine.automaton import DEAD, Automaton
 from octavo.grammar.engine.reference import ReferenceRecognizer
@@ -37,6 +41,7 @@ def accepts(schema: Any, text: str, **options: Any) -> bool:
     return accepted
 
 
+BYTES = TokenizerInfo([*(bytes([value]) for value in range(256)), b""], stop_token_ids=[256])
 OBJECT = {"properties": {"a": {"type": "integer"}, "b": {"type": "string"}}, "required": ["b"]}
 TREE = {"$ref": "#/$defs/t", "$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}}
 SHAPES = {
@@ -283,3 +288,16 @@ def test_hostile_schemas_end_in_an_error(schema: Any) -> None:
 def test_large_schemas_are_no_trouble() -> None:
     assert accepts({"enum": [f"value{i}" for i in range(10_000)]}, '"value9999"')
     assert accepts({"type": "string", "maxLength": 100_000}, '"' + "x" * 500 + '"')
+
+
+def test_nothing_of_a_schema_waits_for_a_garbage_collection() -> None:
+    schema = {"properties": {"a": {"pattern": "^a+$", "not": {"const": "aa"}}, "b": {"items": {"$ref": "#"}}}}
+    gc.collect()
+    gc.disable()
+    try:
+        matcher = GrammarMatcher(GrammarCompiler(BYTES).compile(Grammar.from_json_schema(schema)))
+        assert matcher.accept_bytes(b'{"a": "aaa", "b": [{}]}')
+        del matcher
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

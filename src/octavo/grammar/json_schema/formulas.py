@@ -7,7 +7,6 @@ left out, as the standard says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from octavo.grammar.errors import GrammarSyntaxError, GrammarUnsupportedError
@@ -40,12 +39,6 @@ class Formulas:
         self.strict = strict
         self.approximated: dict[str, str] = {}  # where not strict: what is left out, and why
         self._unevaluated = Unevaluated(document)
-        self._atoms: dict[str, Callable[[str, dict[str, Any]], list[Formula]]] = {
-            "number": number_atoms,
-            "string": string_atoms,
-            "array": self._array,
-            "object": self._object,
-        }
         self._made: dict[tuple[str, str], Formula] = {}
         self._kinds: dict[str, frozenset[str]] = {}
 
@@ -119,8 +112,16 @@ class Formulas:
         if not LOGIC.isdisjoint(schema):
             parts += self._logic(place, schema)
         if not _ATOMS[kind].isdisjoint(schema):
-            parts += self._atoms[kind](place, schema)
+            parts += self._atoms(place, schema, kind)
         return ("and", [part for part in parts if part is not True])
+
+    def _atoms(self, place: str, schema: dict[str, Any], kind: str) -> list[Formula]:
+        # No table of methods: it would refer back to what has it, and memory would wait for a collection.
+        if kind == "number":
+            return number_atoms(place, schema)
+        if kind == "string":
+            return string_atoms(place, schema)
+        return self._array(place, schema) if kind == "array" else self._object(place, schema)
 
     def _reference(self, place: str, schema: dict[str, Any]) -> str:
         if not isinstance(schema["$ref"], str):
