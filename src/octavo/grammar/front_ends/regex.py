@@ -58,6 +58,8 @@ class RegexCompiler:
         if not self._is_sensitive(tree):
             return algebra.concat(algebra.anything, self._sequence([tree], START, matched, False))
         options = [self._sequence([tree], START, matched, False)]
+        if _begins_at_start(tree):
+            return options[0]
         for context, prefix in self.ends_with.items():
             options.append(algebra.concat(prefix, self._sequence([tree], context, matched, False)))
         return algebra.either(*options)
@@ -205,6 +207,15 @@ class RegexCompiler:
             raise GrammarUnsupportedError("lookbehind in a regex is not supported")
         seen = self._sequence([inner], context, lambda _: algebra.anything, False)
         return algebra.both(rest, seen if wanted else algebra.negate(seen))
+
+
+def _begins_at_start(tree: Tree) -> bool:
+    """Whether a match can only begin where the text does."""
+    if tree[0] == "seq":
+        return bool(tree[1]) and _begins_at_start(tree[1][0])
+    if tree[0] == "alt":
+        return all(map(_begins_at_start, tree[1]))
+    return bool(tree[0] == "start")
 
 
 def _children(tree: Tree) -> list[Tree]:
