@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from octavo.grammar import (
     Grammar,
+    GrammarCompiler,
     GrammarEmptyError,
     GrammarError,
+    GrammarMatcher,
     GrammarTooComplexError,
     GrammarUnsupportedError,
+    TokenizerInfo,
 )
 from octavo.grammar.engine.automaton import DEAD, Automaton
 from octavo.grammar.engine.reference import ReferenceRecognizer
@@ -34,6 +41,7 @@ def accepts(schema: Any, text: str, **options: Any) -> bool:
     return accepted
 
 
+BYTES = TokenizerInfo([*(bytes([value]) for value in range(256)), b""], stop_token_ids=[256])
 OBJECT = {"properties": {"a": {"type": "integer"}, "b": {"type": "string"}}, "required": ["b"]}
 TREE = {"$ref": "#/$defs/t", "$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}}
 SHAPES = {
@@ -41,7 +49,23 @@ SHAPES = {
     "properties": {"r": {"type": "number"}, "w": {"type": "number"}},
     "oneOf": [{"required": ["r"]}, {"required": ["w"]}],
 }
+KINDS = {
+    "type": "object",
+    "required": ["kind"],
+    "allOf": [
+        {
+            "if": {"properties": {"kind": {"const": f"k{i}"}}},
+            "then": {"properties": {"value": {"const": i}}, "required": ["value"]},
+        }
+        for i in range(14)
+    ],
+}
 CASES: list[tuple[Any, list[Any], list[Any]]] = [
+    (
+        KINDS,
+        [{"kind": "k9", "value": 9}, {"kind": 1}],
+        [{"kind": "k9", "value": 8}, {"kind": "k9"}, {"value": 9}],
+    ),
     ({"type": "integer"}, [0, -12], [1.5, "1", None]),
     ({"type": ["null", "boolean"]}, [None, True], [0, "null"]),
     ({"enum": [1, "a", [1, {"x": 2}]]}, [1, "a", [1, {"x": 2}]], [2, "b", [1, {"x": 3}], [1]]),
@@ -138,6 +162,61 @@ def test_accepts_the_valid_and_only_them(schema: Any, valid: list[Any], invalid:
         assert not accepts(schema, json.dumps(value), any_order=True), value
 
 
+VALUES: list[Any] = [1, "x", None, {}]
+OBJECTS = [
+    {name: value for name, value in zip("ab", pair, strict=True) if value != "absent"}
+    for pair in itertools.product([*VALUES, "absent"], repeat=2)
+]
+
+
+@st.composite
+def schemas_of_values(draw: st.DrawFn, depth: int = 2) -> Any:
+    """Which values names may have, combined in every way: what is known of one decides others."""
+    listed = st.lists(st.sampled_from(VALUES), min_size=1, max_size=3)
+    value = st.one_of(listed.map(lambda values: {"enum": values}), st.just({"type": "object"}), st.booleans())
+    if depth == 0:
+        schema: dict[str, Any] = {"properties": {draw(st.sampled_from("ab")): draw(value)}}
+        return {**schema, "required": ["a"]} if draw(st.booleans()) else schema
+    inner = st.lists(schemas_of_values(depth - 1), min_size=2, max_size=3)
+    keyword = draw(st.sampled_from(["allOf", "anyOf", "oneOf", "not", "if"]))
+    parts = draw(inner)
+    if keyword == "not":
+        return {"not": parts[0]}
+    return {"if": parts[0], "then": parts[1], "else": parts[-1]} if keyword == "if" else {keyword: parts}
+
+
+def satisfies(value: Any, schema: Any) -> bool:
+    """As the standard says, for the keywords of `schemas_of_values`."""
+    if isinstance(schema, bool):
+        return schema
+    members = value if isinstance(value, dict) else {}
+    results = {
+        "enum": lambda: any(type(value) is type(other) and value == other for other in schema["enum"]),
+        "type": lambda: isinstance(value, dict),
+        "required": lambda: not isinstance(value, dict) or all(name in value for name in schema["required"]),
+        "properties": lambda: all(
+            satisfies(members[name], other) for name, other in schema["properties"].items() if name in members
+        ),
+        "allOf": lambda: all(satisfies(value, other) for other in schema["allOf"]),
+        "anyOf": lambda: any(satisfies(value, other) for other in schema["anyOf"]),
+        "oneOf": lambda: sum(satisfies(value, other) for other in schema["oneOf"]) == 1,
+        "not": lambda: not satisfies(value, schema["not"]),
+        "if": lambda: satisfies(value, schema["then" if satisfies(value, schema["if"]) else "else"]),
+    }
+    return all(results[keyword]() for keyword in schema if keyword not in ("then", "else"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(schemas_of_values())
+def test_cases_are_told_apart_as_the_standard_does(schema: Any) -> None:
+    for value in OBJECTS:
+        try:
+            accepted = accepts(schema, json.dumps(value), any_order=True)
+        except GrammarEmptyError:
+            accepted = False
+        assert accepted == satisfies(value, schema), value
+
+
 def test_properties_come_in_the_schemas_order_unless_told_otherwise() -> None:
     assert not accepts(OBJECT, '{"b": "x", "a": 1}')
     assert accepts(OBJECT, '{"b": "x", "a": 1}', any_order=True)
@@ -209,3 +288,16 @@ def test_hostile_schemas_end_in_an_error(schema: Any) -> None:
 def test_large_schemas_are_no_trouble() -> None:
     assert accepts({"enum": [f"value{i}" for i in range(10_000)]}, '"value9999"')
     assert accepts({"type": "string", "maxLength": 100_000}, '"' + "x" * 500 + '"')
+
+
+def test_nothing_of_a_schema_waits_for_a_garbage_collection() -> None:
+    schema = {"properties": {"a": {"pattern": "^a+$", "not": {"const": "aa"}}, "b": {"items": {"$ref": "#"}}}}
+    gc.collect()
+    gc.disable()
+    try:
+        matcher = GrammarMatcher(GrammarCompiler(BYTES).compile(Grammar.from_json_schema(schema)))
+        assert matcher.accept_bytes(b'{"a": "aaa", "b": [{}]}')
+        del matcher
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -66,7 +66,8 @@ class Grammar:
         layout: str = "flexible",
         resources: Mapping[str, Any] | None = None,
     ) -> Grammar:
-        """JSON that satisfies a schema, given as text or as what json.loads makes of it.
+        """JSON that satisfies a schema, given as text or as what json.loads makes of it.  Most of it is read
+        when a text first comes there: it must not be changed while the grammar is in use.
 
         `strict`: a keyword that cannot be enforced exactly is an error that names it; otherwise it is in the
         report. `any_order`: properties in any order, not only in the schema's.  `layout`: "flexible"

@@ -9,6 +9,7 @@ what comes before.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from itertools import groupby
 
 from octavo.grammar.errors import GrammarUnsupportedError
@@ -30,17 +31,24 @@ def compile_regex(algebra: Algebra, pattern: str, dialect: str = "ecma", search:
 class RegexCompiler:
     def __init__(self, algebra: Algebra, dialect: str) -> None:
         self.algebra = algebra
-        words = named_class("w", dialect)
-        self.word = algebra.characters(words)
-        self.other = algebra.characters(named_class("W", dialect))
-        self.ends_with = {
-            WORD: algebra.concat(algebra.anything, self.word),
-            OTHER: algebra.concat(algebra.anything, self.other),
-        }
+        self.dialect = dialect
         self._kept: list[Tree] = []  # trees made here, alive because the tables below know them by identity
         self._pure: dict[int, bool] = {}
         self._sensitive: dict[int, bool] = {}
         self._made: dict[int, tuple[Tree, int]] = {}  # with the tree, so that no other gets its identity
+
+    @cached_property
+    def word(self) -> int:
+        return self.algebra.characters(named_class("w", self.dialect))
+
+    @cached_property
+    def ends_with(self) -> dict[str, int]:
+        """By context, the texts that end in it."""
+        algebra = self.algebra
+        return {
+            WORD: algebra.concat(algebra.anything, self.word),
+            OTHER: algebra.concat(algebra.anything, algebra.characters(named_class("W", self.dialect))),
+        }
 
     def compile(self, tree: Tree, search: bool) -> int:
         algebra = self.algebra
@@ -50,6 +58,8 @@ class RegexCompiler:
         if not self._is_sensitive(tree):
             return algebra.concat(algebra.anything, self._sequence([tree], START, matched, False))
         options = [self._sequence([tree], START, matched, False)]
+        if _begins_at_start(tree):
+            return options[0]
         for context, prefix in self.ends_with.items():
             options.append(algebra.concat(prefix, self._sequence([tree], context, matched, False)))
         return algebra.either(*options)
@@ -112,6 +122,8 @@ class RegexCompiler:
             )
         if kind == "repeat":
             return self._repeat(first, context, after, rest_sensitive)
+        if kind == "start":
+            return after(context) if context == START else self.algebra.empty
         return self._assertion(first, context, after(context))
 
     def _runs(self, trees: list[Tree]) -> list[Tree]:
@@ -184,8 +196,6 @@ class RegexCompiler:
 
     def _assertion(self, tree: Tree, context: str, rest: int) -> int:
         algebra = self.algebra
-        if tree[0] == "start":
-            return rest if context == START else algebra.empty
         if tree[0] == "end":
             return algebra.both(rest, algebra.epsilon)
         if tree[0] == "word":
@@ -197,6 +207,15 @@ class RegexCompiler:
             raise GrammarUnsupportedError("lookbehind in a regex is not supported")
         seen = self._sequence([inner], context, lambda _: algebra.anything, False)
         return algebra.both(rest, seen if wanted else algebra.negate(seen))
+
+
+def _begins_at_start(tree: Tree) -> bool:
+    """Whether a match can only begin where the text does."""
+    if tree[0] == "seq":
+        return bool(tree[1]) and _begins_at_start(tree[1][0])
+    if tree[0] == "alt":
+        return all(map(_begins_at_start, tree[1]))
+    return bool(tree[0] == "start")
 
 
 def _children(tree: Tree) -> list[Tree]:

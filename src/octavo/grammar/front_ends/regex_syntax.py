@@ -6,6 +6,7 @@ A tree is a tuple: ("set", intervals), ("seq", trees), ("alt", trees), ("repeat"
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from octavo.grammar.errors import GrammarSyntaxError, GrammarTooComplexError, GrammarUnsupportedError
@@ -16,19 +17,30 @@ Tree = tuple[Any, ...]
 MAX_DEPTH = 100
 MAX_LENGTH = 100_000
 
+_BOUNDS = {"*": (0, UNBOUNDED), "+": (1, UNBOUNDED), "?": (0, 1)}
 _CONTROLS = {"n": 10, "r": 13, "t": 9, "f": 12, "v": 11, "0": 0, "a": 7}
 
 
 class RegexParser:
-    """One pass over the pattern, by recursive descent of bounded depth."""
+    """One pass over the pattern, by recursive descent of bounded depth.
 
-    def __init__(self, pattern: str, dialect: str = "ecma", flags: str = "") -> None:
+    `parts` gives the trees that `(?&name)` stands for, which is an error otherwise.
+    """
+
+    def __init__(
+        self,
+        pattern: str,
+        dialect: str = "ecma",
+        flags: str = "",
+        parts: Callable[[str], Tree] | None = None,
+    ) -> None:
         if dialect not in ("ecma", "python"):
             raise GrammarSyntaxError(f'the regex dialect is "ecma" or "python", not {dialect!r}')
         if len(pattern) > MAX_LENGTH:
             raise GrammarTooComplexError(f"a regex has {len(pattern)} characters; the limit is {MAX_LENGTH}")
         self.pattern = pattern
         self.dialect = dialect
+        self.parts = parts
         self.at = 0
         self.depth = 0
         self.ignore_case = "i" in flags
@@ -91,10 +103,11 @@ class RegexParser:
         return tree
 
     def _bounds(self) -> tuple[int, int] | None:
-        for sign, bounds in (("*", (0, UNBOUNDED)), ("+", (1, UNBOUNDED)), ("?", (0, 1))):
-            if self._take(sign):
-                return bounds
-        if self._peek() != "{":
+        sign = self._peek()
+        if sign in _BOUNDS:
+            self.at += 1
+            return _BOUNDS[sign]
+        if sign != "{":
             return None
         end = self.pattern.find("}", self.at)
         low, comma, high = self.pattern[self.at + 1 : max(end, 0)].partition(",")
@@ -114,6 +127,8 @@ class RegexParser:
     def _atom(self) -> Tree:
         character = self._peek()
         self.at += 1
+        if character not in "([.^$\\*+?":
+            return self._set(((ord(character), ord(character)),))
         if character == "(":
             return self._group()
         if character == "[":
@@ -126,10 +141,8 @@ class RegexParser:
             return ("end",)
         if character == "\\":
             return self._escape()
-        if character in "*+?":
-            self.at -= 1
-            raise GrammarSyntaxError(self._where("nothing to repeat"))
-        return self._set(((ord(character), ord(character)),))
+        self.at -= 1
+        raise GrammarSyntaxError(self._where("nothing to repeat"))
 
     def _set(self, intervals: tuple[Interval, ...]) -> Tree:
         return ("set", ignore_case(intervals) if self.ignore_case else intervals)
@@ -160,6 +173,9 @@ class RegexParser:
         return tree
 
     def _flagged_group(self) -> Tree:
+        if self.parts and self._take("&"):
+            start, self.at = self.at, self.pattern.index(")", self.at)
+            return self.parts(self.pattern[start : self.at])
         colon = self.pattern.find(":", self.at)
         flags = self.pattern[self.at : max(colon, 0)]
         on, minus, off = flags.partition("-")

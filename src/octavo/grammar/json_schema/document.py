@@ -21,7 +21,7 @@ _DRAFTS = (
     ("2020-12", 2020),
 )
 _LITERAL_KEYWORDS = frozenset(("enum", "const", "default", "examples", "example"))
-_NAMES = frozenset(("$schema", "id", "$id", "$anchor", "$dynamicAnchor"))
+NAMES = frozenset(("$schema", "id", "$id", "$anchor", "$dynamicAnchor"))
 _CONTAINERS = (dict, list)
 
 
@@ -43,7 +43,10 @@ class SchemaDocument:
     A place is looked at when it is asked for; those with names, beforehand.
     """
 
-    def __init__(self, schema: Schema, resources: Mapping[str, Schema] | None = None) -> None:
+    def __init__(
+        self, schema: Schema, resources: Mapping[str, Schema] | None = None, named: bool = True
+    ) -> None:
+        """`named`: something below the roots may have a name or a draft of its own that counts."""
         self._at: dict[str, Schema] = {}
         self._setting: dict[str, Setting] = {}
         self._named: dict[str, str] = {}  # absolute URI, perhaps with an anchor -> place
@@ -58,7 +61,7 @@ class SchemaDocument:
                 self._look(uri + "#", other, Setting(uri, draft_of(other, self.draft), ()))
                 self._named.setdefault(uri, uri + "#")
         self._look(self.root, schema, Setting("", self.draft, ()))
-        for place in list(self._at):
+        for place in list(self._at) if named else ():
             for way in _named_parts(self._at[place]):
                 self.child(place, *way)
         self._named[""] = "#"
@@ -97,7 +100,7 @@ class SchemaDocument:
     def _look(self, place: str, value: Any, setting: Setting) -> None:
         """Notes a place and its names."""
         base, draft = setting.base, setting.draft
-        if isinstance(value, dict) and not _NAMES.isdisjoint(value):
+        if isinstance(value, dict) and not NAMES.isdisjoint(value):
             base, draft = self._name(place, value, base, draft, setting.copied)
         if base != setting.base or draft != setting.draft or base not in setting.scope:
             scope = setting.scope if base in setting.scope else (*setting.scope, base)
@@ -140,8 +143,9 @@ class SchemaDocument:
         return self._resolved[key]
 
     def _resolve(self, place: str, reference: str) -> str:
-        absolute = join(self._setting[place].base, reference)
-        uri, fragment = urldefrag(absolute)
+        uri, fragment = self._setting[place].base, reference[1:]
+        if not reference.startswith("#") or not reference.isprintable() or uri not in self._named:
+            uri, fragment = urldefrag(join(uri, reference))
         if not fragment and uri in self._named:
             return self._named[uri]
         exact = self._named.get(f"{uri}#{fragment}")
@@ -218,7 +222,7 @@ def _named_parts(schema: Schema) -> list[list[str | int]]:
     while work:
         index = work.pop()
         value, _, _, depth, is_schema = parts[index]
-        if is_schema and index and isinstance(value, dict) and not _NAMES.isdisjoint(value):
+        if is_schema and index and isinstance(value, dict) and not NAMES.isdisjoint(value):
             named.append(index)
         for key, item in _members(value):
             if isinstance(item, _CONTAINERS) and not (is_schema and key in _LITERAL_KEYWORDS):

@@ -11,64 +11,67 @@ from functools import cache
 
 from octavo.grammar.front_ends.regex_syntax import RegexParser, Tree
 
-_LEAP = r"(?:(?:[02468][048]|[13579][26])00|\d\d(?:0[48]|[2468][048]|[13579][26]))"
-_DATE = (
-    r"(?:\d{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)"
-    rf"|02-(?:0[1-9]|1\d|2[0-8]))|{_LEAP}-02-29)"
-)
-# Year 0 is not a year of Python's datetime, by which many check.
-_DATE = rf"(?!0000){_DATE}"
-_TIME = r"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-# A third and fourth character "--" is reserved (RFC 5891).
-_HOST = rf"(?!(?:[^.]*\.)*..--)(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*"
-_BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_IPV4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}"
-_H16 = r"[0-9A-Fa-f]{1,4}"
-_LS32 = rf"(?:{_H16}:{_H16}|{_IPV4})"
-_IPV6 = "(?:" + "|".join(
-    [rf"(?:{_H16}:){{6}}{_LS32}", rf"::(?:{_H16}:){{5}}{_LS32}"]
-    + [rf"(?:{_H16})?::(?:{_H16}:){{4}}{_LS32}"]
-    + [rf"(?:(?:{_H16}:){{0,{n}}}{_H16})?::(?:{_H16}:){{{4 - n}}}{_LS32}" for n in range(1, 5)]
-    + [rf"(?:(?:{_H16}:){{0,5}}{_H16})?::{_H16}", rf"(?:(?:{_H16}:){{0,6}}{_H16})?::"]
-) + ")"  # fmt: skip
-_PCHAR = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
-_PCHAR_NO_COLON = r"(?:[A-Za-z0-9._~!$&'()*+,;=@-]|%[0-9A-Fa-f]{2})"
-_REG_NAME = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*"
-_USER = r"(?:[A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*"
-_AUTHORITY = rf"(?:{_USER}@)?(?:\[{_IPV6}\]|{_REG_NAME})(?::\d{{0,5}})?"
-_QUERY = rf"(?:\?(?:{_PCHAR}|[/?])*)?(?:#(?:{_PCHAR}|[/?])*)?"
-_PATH_ABEMPTY = rf"(?:/{_PCHAR}*)*"
-_PATH_ABSOLUTE = rf"/(?:{_PCHAR}+(?:/{_PCHAR}*)*)?"
-_PATH_ROOTLESS = rf"{_PCHAR}+(?:/{_PCHAR}*)*"
-_URI = (
-    rf"[A-Za-z][A-Za-z0-9+.-]*:(?://{_AUTHORITY}{_PATH_ABEMPTY}|{_PATH_ABSOLUTE}|{_PATH_ROOTLESS}|){_QUERY}"
-)
-_RELATIVE = rf"(?://{_AUTHORITY}{_PATH_ABEMPTY}|{_PATH_ABSOLUTE}|{_PCHAR_NO_COLON}+(?:/{_PCHAR}*)*|){_QUERY}"
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_EMAIL = rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@{_HOST}"
-_POINTER = r"(?:/(?:[^~/]|~[01])*)*"
-_DURATION_TIME = r"T(?:\d+H(?:\d+M(?:\d+S)?)?|\d+M(?:\d+S)?|\d+S)"
-_DURATION = rf"P(?:\d+W|(?:\d+Y(?:\d+M(?:\d+D)?)?|\d+M(?:\d+D)?|\d+D)(?:{_DURATION_TIME})?|{_DURATION_TIME})"
-
-_EXPRESSION = r"\{[+#./;?&]?[A-Za-z0-9_]+(?::[1-9]\d{0,3}|\*)?(?:,[A-Za-z0-9_]+(?::[1-9]\d{0,3}|\*)?)*\}"
-_TEMPLATE = rf"(?:[A-Za-z0-9._~!$&()*+,;=:@/?#\[\]-]|%[0-9A-Fa-f]{{2}}|{_EXPRESSION})*"
+#: What several formats have in common; `(?&name)` stands for one of them, which is read once.
+_PARTS: dict[str, str] = {
+    "leap": r"(?:[02468][048]|[13579][26])00|\d\d(?:0[48]|[2468][048]|[13579][26])",
+    # Year 0 is not a year of Python's datetime, by which many check.
+    "date": (
+        r"(?!0000)(?:\d{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)"
+        r"|02-(?:0[1-9]|1\d|2[0-8]))|(?&leap)-02-29)"
+    ),
+    "time": r"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    "label": r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?",
+    # A third and fourth character "--" is reserved (RFC 5891).
+    "host": r"(?!(?:[^.]*\.)*..--)(?=.{1,253}$)(?&label)(?:\.(?&label))*",
+    "byte": r"25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d",
+    "ipv4": r"(?&byte)(?:\.(?&byte)){3}",
+    "h16": r"[0-9A-Fa-f]{1,4}",
+    "group": r"(?&h16):",
+    "ls32": r"(?&h16):(?&h16)|(?&ipv4)",
+    "ipv6": "|".join(
+        [r"(?&group){6}(?&ls32)", r"::(?&group){5}(?&ls32)", r"(?&h16)?::(?&group){4}(?&ls32)"]
+        + [rf"(?:(?&group){{0,{n}}}(?&h16))?::(?&group){{{4 - n}}}(?&ls32)" for n in range(1, 5)]
+        + [r"(?:(?&group){0,5}(?&h16))?::(?&h16)", r"(?:(?&group){0,6}(?&h16))?::"]
+    ),
+    "pchar": r"[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2}",
+    "pchar_no_colon": r"[A-Za-z0-9._~!$&'()*+,;=@-]|%[0-9A-Fa-f]{2}",
+    "reg_name": r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*",
+    "user": r"(?:[A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*",
+    "authority": r"(?:(?&user)@)?(?:\[(?&ipv6)\]|(?&reg_name))(?::\d{0,5})?",
+    "query": r"(?:\?(?:(?&pchar)|[/?])*)?(?:#(?:(?&pchar)|[/?])*)?",
+    "path_abempty": r"(?:/(?&pchar)*)*",
+    "path_absolute": r"/(?:(?&pchar)+(?&path_abempty))?",
+    "path_rootless": r"(?&pchar)+(?&path_abempty)",
+    "uri": (
+        r"[A-Za-z][A-Za-z0-9+.-]*:"
+        r"(?://(?&authority)(?&path_abempty)|(?&path_absolute)|(?&path_rootless)|)(?&query)"
+    ),
+    "relative": (
+        r"(?://(?&authority)(?&path_abempty)|(?&path_absolute)|(?&pchar_no_colon)+(?&path_abempty)|)(?&query)"
+    ),
+    "atom": r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+",
+    "pointer": r"(?:/(?:[^~/]|~[01])*)*",
+    "duration_time": r"T(?:\d+H(?:\d+M(?:\d+S)?)?|\d+M(?:\d+S)?|\d+S)",
+    "expression": r"\{[+#./;?&]?[A-Za-z0-9_]+(?::[1-9]\d{0,3}|\*)?(?:,[A-Za-z0-9_]+(?::[1-9]\d{0,3}|\*)?)*\}",
+}
 
 FORMATS: dict[str, str] = {
-    "date": _DATE,
-    "time": _TIME,
-    "date-time": rf"{_DATE}[Tt]{_TIME}",
-    "duration": _DURATION,
-    "email": _EMAIL,
-    "hostname": _HOST,
-    "ipv4": _IPV4,
-    "ipv6": _IPV6,
-    "uri": _URI,
-    "uri-reference": rf"(?:{_URI}|{_RELATIVE})",
-    "uri-template": _TEMPLATE,
+    "date": r"(?&date)",
+    "time": r"(?&time)",
+    "date-time": r"(?&date)[Tt](?&time)",
+    "duration": (
+        r"P(?:\d+W|(?:\d+Y(?:\d+M(?:\d+D)?)?|\d+M(?:\d+D)?|\d+D)(?:(?&duration_time))?|(?&duration_time))"
+    ),
+    "email": r"(?=[^@]{1,64}@)(?&atom)(?:\.(?&atom))*@(?&host)",
+    "hostname": r"(?&host)",
+    "ipv4": r"(?&ipv4)",
+    "ipv6": r"(?&ipv6)",
+    "uri": r"(?&uri)",
+    "uri-reference": r"(?&uri)|(?&relative)",
+    "uri-template": r"(?:[A-Za-z0-9._~!$&()*+,;=:@/?#\[\]-]|%[0-9A-Fa-f]{2}|(?&expression))*",
     "uuid": r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
-    "json-pointer": _POINTER,
-    "relative-json-pointer": rf"(?:0|[1-9]\d*)(?:#|{_POINTER})",
+    "json-pointer": r"(?&pointer)",
+    "relative-json-pointer": r"(?:0|[1-9]\d*)(?:#|(?&pointer))",
 }
 
 #: What every reading of the standard requires: its complement is what surely lacks the format.
@@ -89,15 +92,11 @@ WIDEST: dict[str, str] = {
 
 @cache
 def format_tree(name: str, widest: bool = False) -> Tree:
-    """The regular expression of a format, read once; equal parts of it are one tree, compiled once."""
+    """The regular expression of a format, read once."""
     exact = f"^(?:{FORMATS[name]})$"
-    return _shared(RegexParser(WIDEST.get(name, exact) if widest else exact).parse(), {})
+    return RegexParser(WIDEST.get(name, exact) if widest else exact, parts=_part).parse()
 
 
-def _shared(tree: Tree, known: dict[Tree, Tree]) -> Tree:
-    parts = [_shared(p, known) if isinstance(p, tuple) and p and isinstance(p[0], str) else p for p in tree]
-    key = tuple(id(p) if isinstance(p, tuple) and p and isinstance(p[0], str) else p for p in parts)
-    if isinstance(parts[-1], list):
-        parts[-1] = [_shared(p, known) for p in parts[-1]]
-        key = (*key[:-1], *map(id, parts[-1]))
-    return known.setdefault(key, tuple(parts))
+@cache
+def _part(name: str) -> Tree:
+    return RegexParser(_PARTS[name], parts=_part).parse()

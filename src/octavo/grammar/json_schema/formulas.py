@@ -7,46 +7,16 @@ left out, as the standard says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from octavo.grammar.errors import GrammarSyntaxError, GrammarUnsupportedError
 from octavo.grammar.json_schema.document import SchemaDocument
 from octavo.grammar.json_schema.formats import FORMATS
+from octavo.grammar.json_schema.keywords import EVERY_TYPE, LOGIC, TYPE_NAMES, only_a_type
 from octavo.grammar.json_schema.unevaluated import Unevaluated
 
 Formula = Any
-TYPES = ("null", "false", "true", "number", "string", "array", "object")
-TYPE_NAMES = {
-    "null": frozenset({"null"}),
-    "boolean": frozenset({"false", "true"}),
-    "number": frozenset({"number"}),
-    "integer": frozenset({"number"}),
-    "string": frozenset({"string"}),
-    "array": frozenset({"array"}),
-    "object": frozenset({"object"}),
-}
-EVERY_TYPE = frozenset(TYPES)
 
-#: Keywords that say nothing about which values are valid.
-ANNOTATIONS = frozenset(
-    """
-    $schema $id id $comment $anchor $dynamicAnchor $recursiveAnchor $vocabulary $defs definitions title
-    description default examples example deprecated readOnly writeOnly contentMediaType contentEncoding
-    contentSchema
-    """.split()
-)
-ENFORCED = frozenset(
-    """
-    type enum const not allOf anyOf oneOf if then else $ref $dynamicRef $recursiveRef properties
-    required additionalProperties patternProperties propertyNames minProperties maxProperties
-    dependencies dependentRequired dependentSchemas items prefixItems additionalItems minItems maxItems
-    uniqueItems contains minContains maxContains minLength maxLength pattern format minimum maximum
-    exclusiveMinimum exclusiveMaximum multipleOf unevaluatedProperties unevaluatedItems
-    """.split()
-)
-_LOGIC = frozenset("allOf anyOf oneOf not if $ref $dynamicRef $recursiveRef".split())
-#: The keywords that speak of one type only.
 _ATOMS: dict[str, frozenset[str]] = {kind: frozenset() for kind in ("null", "false", "true")} | {
     "number": frozenset("minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split()),
     "string": frozenset("minLength maxLength pattern format".split()),
@@ -59,15 +29,6 @@ _ATOMS: dict[str, frozenset[str]] = {kind: frozenset() for kind in ("null", "fal
         maxProperties dependencies dependentRequired dependentSchemas unevaluatedProperties""".split()
     ),
 }
-_SAYING = ENFORCED - {"type"}
-
-
-def only_a_type(schema: Any) -> bool:
-    """Whether there is nothing but perhaps a type, which is one: no mistake, no other schema, and values."""
-    if not isinstance(schema, dict) or not _SAYING.isdisjoint(schema):
-        return False
-    declared = schema.get("type", "string")
-    return isinstance(declared, str) and declared in TYPE_NAMES
 
 
 class Formulas:
@@ -78,12 +39,6 @@ class Formulas:
         self.strict = strict
         self.approximated: dict[str, str] = {}  # where not strict: what is left out, and why
         self._unevaluated = Unevaluated(document)
-        self._atoms: dict[str, Callable[[str, dict[str, Any]], list[Formula]]] = {
-            "number": number_atoms,
-            "string": string_atoms,
-            "array": self._array,
-            "object": self._object,
-        }
         self._made: dict[tuple[str, str], Formula] = {}
         self._kinds: dict[str, frozenset[str]] = {}
 
@@ -94,14 +49,41 @@ class Formulas:
         return self._made[key]
 
     def kinds(self, place: str) -> frozenset[str]:
-        """The types that `type` leaves: for any other the formula is False, and need not be made."""
+        """Some types, of which every value that satisfies the schema has one."""
         found = self._kinds.get(place)
         if found is None:
-            found = self._kinds[place] = self._declared_kinds(place)
+            self._kinds[place] = EVERY_TYPE  # for those that lead back here
+            found = self._kinds[place] = self._possible_kinds(place)
         return found
 
-    def _declared_kinds(self, place: str) -> frozenset[str]:
+    def _possible_kinds(self, place: str) -> frozenset[str]:
+        schema, document, found = self.document.at(place), self.document, self.declared_kinds(place)
+        if not isinstance(schema, dict) or LOGIC.isdisjoint(schema):
+            return found
+        if isinstance(schema.get("$ref"), str):
+            found &= self.kinds(document.resolve(place, schema["$ref"]))
+            if document.draft_at(place) <= 7:
+                return found
+        for keyword in ("anyOf", "oneOf"):
+            if isinstance(schema.get(keyword), list):
+                members = [document.child(place, keyword, index) for index in range(len(schema[keyword]))]
+                found &= frozenset().union(*map(self.kinds, members))
+        return found
+
+    def kinds_without(self, place: str) -> frozenset[str]:
+        """Some types, of which every value that does not satisfy the schema has one."""
         schema = self.document.at(place)
+        if schema is True or (only_a_type(schema) and "type" not in schema):
+            return frozenset()
+        if only_a_type(schema) and schema["type"] != "integer":
+            return EVERY_TYPE - TYPE_NAMES[schema["type"]]
+        return EVERY_TYPE
+
+    def declared_kinds(self, place: str) -> frozenset[str]:
+        """The types that `type` leaves: for any other the formula is False, and need not be made."""
+        schema = self.document.at(place)
+        if schema is False:
+            return frozenset()
         declared = schema.get("type") if isinstance(schema, dict) else None
         if declared is None or ("$ref" in schema and self.document.draft_at(place) <= 7):
             return EVERY_TYPE
@@ -127,11 +109,19 @@ class Formulas:
             parts += self._values(place, schema, kind)
         if False in parts:
             return False
-        if not _LOGIC.isdisjoint(schema):
+        if not LOGIC.isdisjoint(schema):
             parts += self._logic(place, schema)
         if not _ATOMS[kind].isdisjoint(schema):
-            parts += self._atoms[kind](place, schema)
+            parts += self._atoms(place, schema, kind)
         return ("and", [part for part in parts if part is not True])
+
+    def _atoms(self, place: str, schema: dict[str, Any], kind: str) -> list[Formula]:
+        # No table of methods: it would refer back to what has it, and memory would wait for a collection.
+        if kind == "number":
+            return number_atoms(place, schema)
+        if kind == "string":
+            return string_atoms(place, schema)
+        return self._array(place, schema) if kind == "array" else self._object(place, schema)
 
     def _reference(self, place: str, schema: dict[str, Any]) -> str:
         if not isinstance(schema["$ref"], str):
@@ -378,7 +368,3 @@ def exact_schema(value: Any) -> Any:
             "additionalProperties": False,
         }
     return {"const": value}
-
-
-def unsupported(place: str, keyword: str, why: str) -> GrammarUnsupportedError:
-    return GrammarUnsupportedError(f"{place}/{keyword}: {why}")

@@ -4,23 +4,26 @@ reached.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from octavo.grammar.errors import GrammarTooComplexError
 from octavo.grammar.expressions import Algebra
 from octavo.grammar.json_schema.arrays import ArrayPosition, ArrayShape
-from octavo.grammar.json_schema.cases import CaseFinder
+from octavo.grammar.json_schema.cases import Case, CaseFinder
 from octavo.grammar.json_schema.document import SchemaDocument
-from octavo.grammar.json_schema.formulas import ANNOTATIONS, EVERY_TYPE, Formulas, only_a_type
+from octavo.grammar.json_schema.formulas import Formulas
+from octavo.grammar.json_schema.glance import has_values
+from octavo.grammar.json_schema.keywords import ANNOTATIONS, EVERY_TYPE
 from octavo.grammar.json_schema.object_positions import ObjectPosition
 from octavo.grammar.json_schema.objects import ObjectShape
 from octavo.grammar.json_schema.scalars import Goal, Scalars
 from octavo.grammar.layout import LAYOUTS
-from octavo.grammar.network import Position, Return, Silent
+from octavo.grammar.network import BasePosition, Outline, Position, Return, Silent
 from octavo.grammar.text_positions import PlainText, StringText
 
 ANYTHING: Goal = frozenset()
+OPENING = {"array": 0x5B, "object": 0x7B}  # their first bytes
 WORDS = ("null", "true", "false")
 MAX_GOALS = 100_000
 MAX_DEPTH = 120
@@ -44,9 +47,13 @@ class Goals:
         self.formulas = Formulas(document, strict)
         self.scalars = Scalars(self.algebra, self.formulas)
         self.finder = CaseFinder(self.formulas)
+        self._settled: dict[tuple[str, bool], Goal] = {}  # single schemas, as `goal` gives them
+        self._joined: dict[tuple[Goal, ...], Goal] = {}
+        self._kinds: dict[Goal, frozenset[str]] = {}
         self._alternatives: dict[Goal, tuple[Position, ...]] = {}
         self._arrays: dict[Goal, list[ArrayShape]] = {}
         self._objects: dict[Goal, list[ObjectShape]] = {}
+        self._cases: dict[Goal, list[Case]] = {}  # of objects
         self._satisfiable: dict[tuple[Goal, str], bool] = {}
         self._active: dict[tuple[Goal, str], int] = {}
         self._texts: list[str] = []
@@ -63,33 +70,45 @@ class Goals:
 
     def goal(self, *goals: Goal) -> Goal:
         """All of them, without schemas that allow everything; bare references are followed."""
-        literals: set[tuple[str, bool]] = set()
-        for place, holds in [literal for goal in goals for literal in goal]:
-            for _ in range(MAX_DEPTH):
-                schema = self.document.at(place)
-                only_reference = (
-                    isinstance(schema, dict) and "$ref" in schema and not set(schema) - ANNOTATIONS - {"$ref"}
-                )
-                if not only_reference or not isinstance(schema["$ref"], str):
-                    break
-                place = self.document.resolve(place, schema["$ref"])
+        if goals not in self._joined:
+            for literal in (literal for goal in goals for literal in goal):
+                if literal not in self._settled:
+                    self._settled[literal] = self._settle(*literal)
+            parts = (self._settled[literal] for goal in goals for literal in goal)
+            self._joined[goals] = frozenset().union(*parts)
+        return self._joined[goals]
+
+    def _settle(self, place: str, holds: bool) -> Goal:
+        for _ in range(MAX_DEPTH):
             schema = self.document.at(place)
-            if (schema is True or schema == {}) and holds:
-                continue
-            literals.add((place, holds))
-        return frozenset(literals)
+            if not isinstance(schema, dict) or not isinstance(schema.get("$ref"), str):
+                break
+            if not ANNOTATIONS.issuperset(keyword for keyword in schema if keyword != "$ref"):
+                break
+            place = self.document.resolve(place, schema["$ref"])
+        schema = self.document.at(place)
+        if (schema is True or schema == {}) and holds:
+            return ANYTHING
+        return frozenset({(place, holds)})
 
     def arrays(self, goal: Goal) -> list[ArrayShape]:
         if goal not in self._arrays:
-            cases = self.finder.cases(goal, "array", self.disjoint)
+            cases = self.finder.cases(goal, "array", self.impossible)
             self._arrays[goal] = [ArrayShape(self, case) for case in cases]
         return self._arrays[goal]
 
-    def objects(self, goal: Goal) -> list[ObjectShape]:
-        if goal not in self._objects:
-            cases = self.finder.cases(goal, "object", self.disjoint)
-            self._objects[goal] = [ObjectShape(self, case) for case in cases]
-        return self._objects[goal]
+    def objects(self, goal: Goal) -> Iterator[ObjectShape]:
+        """Made one by one: to know that there are values, one case that has some is enough."""
+        shapes = self._objects.setdefault(goal, [])
+        for index, case in enumerate(self._object_cases(goal)):
+            if index == len(shapes):
+                shapes.append(ObjectShape(self, case))
+            yield shapes[index]
+
+    def _object_cases(self, goal: Goal) -> list[Case]:
+        if goal not in self._cases:
+            self._cases[goal] = self.finder.cases(goal, "object", self.impossible)
+        return self._cases[goal]
 
     def look_at_all(self, start: Goal) -> None:
         """Makes the cases of every goal that needs an array or object, so that errors in them come now; where
@@ -151,18 +170,28 @@ class Goals:
             result.append(StringText(algebra, strings))
         if "number" in kinds and algebra.live(numbers := scalars.number(goal)):
             result.append(PlainText(algebra, numbers))
-        if "object" in kinds:
-            result += [ObjectPosition.begin(shape) for shape in self.objects(goal) if shape.satisfiable()]
-        if "array" in kinds:
-            result += [ArrayPosition.begin(shape) for shape in self.arrays(goal) if shape.satisfiable()]
+        for kind in sorted(kinds & OPENING.keys()):
+            count = len(self._object_cases(goal) if kind == "object" else self.arrays(goal))
+            if count == 1:
+                result += self.cases(goal, kind)
+            elif self.satisfiable(goal, kind):
+                result.append(Opening(self, goal, kind))
         return result
 
+    def cases(self, goal: Goal, kind: str) -> list[Position]:
+        """The places before arrays or objects, one for each case that has values."""
+        if kind == "object":
+            return [ObjectPosition.begin(shape) for shape in self.objects(goal) if shape.satisfiable()]
+        return [ArrayPosition.begin(shape) for shape in self.arrays(goal) if shape.satisfiable()]
+
     def kinds(self, goal: Goal) -> frozenset[str]:
-        """The types that a goal may leave, by the keyword `type` alone."""
-        found = EVERY_TYPE
-        for place, holds in goal:
-            if holds:
-                found &= self.formulas.kinds(place)
+        """The types that values of a goal may have, as far as `type` and references tell."""
+        found = self._kinds.get(goal)
+        if found is None:
+            found, formulas = EVERY_TYPE, self.formulas
+            for place, holds in goal:
+                found &= formulas.kinds(place) if holds else formulas.kinds_without(place)
+            self._kinds[goal] = found
         return found
 
     # Whether anything satisfies a goal: the least fixpoint, by depth-first search.
@@ -194,7 +223,7 @@ class Goals:
     def _decide(self, goal: Goal, kind: str) -> bool:
         if kind == "any" and len(goal) == 1:
             ((place, holds),) = goal
-            if holds and only_a_type(self.document.at(place)):
+            if holds and has_values(self.document.at(place)):
                 return True
         kinds = self.kinds(goal)
         if kind == "any" and self._has_scalar(goal, kinds):
@@ -218,9 +247,11 @@ class Goals:
         """Whether a question is open, so that "not satisfiable" may only mean "not yet"."""
         return bool(self._active)
 
-    def disjoint(self, place: str, other: str, kind: str) -> bool:
-        """Whether surely no array (or object) satisfies both; what hangs on an open question is not sure."""
-        goal = self.goal(frozenset({(place, True), (other, True)}))
+    def impossible(self, goal: Goal, kind: str) -> bool:
+        """Whether surely no value of a type (or of any) satisfies a goal; what hangs on an open question is
+        not sure.
+        """
+        goal = self.goal(goal)
         return not self.satisfiable(goal, kind) and self._satisfiable.get((goal, kind)) is False
 
 
@@ -233,6 +264,37 @@ class GoalPosition(Silent):
 
     def calls(self) -> Sequence[tuple[Position, Return | None]]:
         return [(position, None) for position in self.goals.alternatives(self.goal)]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening(BasePosition):
+    """The place before an array or object of several cases: which of them are possible is found out only
+    once it has begun.
+    """
+
+    goals: Goals
+    goal: Goal
+    kind: str
+
+    def outline(self) -> Outline:
+        return Outline(moves=((OPENING[self.kind], Opened(self.goals, self.goal, self.kind)),))
+
+    def step(self, byte: int) -> Position | None:
+        return Opened(self.goals, self.goal, self.kind) if byte == OPENING[self.kind] else None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Silent):
+    """Behind the bracket."""
+
+    goals: Goals
+    goal: Goal
+    kind: str
+
+    def calls(self) -> Sequence[tuple[Position, Return | None]]:
+        before = self.goals.cases(self.goal, self.kind)
+        behind = [position.step(OPENING[self.kind]) for position in before]
+        return [(position, None) for position in behind if position is not None]
 
 
 @dataclass(frozen=True, slots=True)

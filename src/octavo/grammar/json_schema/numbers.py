@@ -149,10 +149,10 @@ class NumberLanguage:
         self.plain = algebra.either(magnitude, negative)
         no_point = algebra.repeat(algebra.characters([(45, 45), (48, 57)]), 0, UNBOUNDED)
         #: Written without a point.
-        self.pointless = algebra.both(self.plain, no_point)
+        self.pointless = algebra.either(zero, algebra.concat(sign, nonzero, digits))
         perhaps_zero = algebra.concat(no_point, algebra.optional(algebra.literal(".0")))
         self.whole = algebra.both(self.plain, perhaps_zero)
-        self._all_whole = {no_point, perhaps_zero}  # beside `plain`, or by themselves
+        self._all_whole = {self.pointless, perhaps_zero}  # beside `plain`, or by themselves
 
     def compare(self, value: object, allowed: set[int]) -> int:
         """x with sign(x - value) in `allowed`."""

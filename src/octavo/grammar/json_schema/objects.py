@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from octavo.grammar.json_schema.cases import Case
+from octavo.grammar.json_schema.key_watch import KeyWatch
 from octavo.grammar.json_schema.scalars import Goal
 from octavo.grammar.literals import LiteralTrie
 from octavo.grammar.network import Position
-from octavo.grammar.text_positions import StringText, Watch
+from octavo.grammar.text_positions import StringText
 
 if TYPE_CHECKING:
     from octavo.grammar.json_schema.goals import Goals
@@ -59,42 +60,56 @@ class ObjectShape:
                 (names if spec[0] == "name" else late).update(dict.fromkeys(_names_in(spec)))
                 if kind == "some":
                     self.claims.append((spec, item[2]))
-                else:
-                    self._universals.append((spec, None if kind == "forbidden" else item[2]))
+                elif kind == "forbidden":
+                    self._universals.append((spec, None))
+                elif goal := goals.goal(item[2]):
+                    self._universals.append((spec, goal if goals.kinds(goal) else None))
         self.names = [*names, *(name for name in late if name not in names)]
         self._needed = [index for index, name in enumerate(self.names) if name in self.required]
-        self.trie = LiteralTrie.build(self.names)
-        self.names_leaf = goals.algebra.leaf(self.trie) if self.names else goals.algebra.empty
         self._name_goals: list[Goal | None | bool] = [False if n in absent else True for n in self.names]
         self._labels: list[tuple[int, int, str]] = []  # name index or -1, classes, text
         self._label_ids: dict[tuple[int, int, str], int] = {}
         self._keys: dict[Progress, int] = {}
         self._extra_goals: dict[int, Goal | None] = {}
         self._satisfiable: bool | None = None
-        self._prepare_classes()
+        self._allowed_extras: int | None = None
         # Distinct keys must be told apart only where they are counted up to a least number.
         self.counts = self.least > len(self.required) or self.most is not None
         self.distinct = self.least > len(self.required)
 
-    def _prepare_classes(self) -> None:
+    # What most cases are never asked for, as they contradict themselves, is made when it is.
+
+    @cached_property
+    def trie(self) -> LiteralTrie:
+        return LiteralTrie.build(self.names)
+
+    @cached_property
+    def names_leaf(self) -> int:
+        algebra = self.goals.algebra
+        return algebra.leaf(self.trie) if self.names else algebra.empty
+
+    @cached_property
+    def classes(self) -> list[int]:
         """The classes that tell unnamed keys apart; those that hold for all of them are kept aside."""
-        self.classes: list[int] = []
-        self._class_goals: list[tuple[int, Goal | None]] = []  # class (-1: every unnamed key), goal
-        self._claim_classes: list[int] = []
-        for spec, goal in self._universals:
-            if spec[0] != "name":
-                self._class_goals.append((self._class_of(spec), goal))
-        for spec, _ in self.claims:
-            self._claim_classes.append(self._class_of(spec))
-        self._allowed_extras: int | None = None
+        specs = [
+            *(spec for spec, _ in self._universals if spec[0] != "name"),
+            *(spec for spec, _ in self.claims),
+        ]
+        found = dict.fromkeys(map(self._key_expression, specs))
+        return [expression for expression in found if expression != self.goals.algebra.anything]
+
+    @cached_property
+    def _class_goals(self) -> list[tuple[int, Goal | None]]:
+        """Of classes (-1: every unnamed key), the goal."""
+        return [(self._class_of(spec), goal) for spec, goal in self._universals if spec[0] != "name"]
+
+    @cached_property
+    def _claim_classes(self) -> list[int]:
+        return [self._class_of(spec) for spec, _ in self.claims]
 
     def _class_of(self, spec: Any) -> int:
         expression = self._key_expression(spec)
-        if expression == self.goals.algebra.anything:
-            return -1
-        if expression not in self.classes:
-            self.classes.append(expression)
-        return self.classes.index(expression)
+        return -1 if expression == self.goals.algebra.anything else self.classes.index(expression)
 
     def _key_expression(self, spec: Any) -> int:
         """The keys of a class, as far as unnamed keys are concerned."""
@@ -154,18 +169,19 @@ class ObjectShape:
         return allowed
 
     def _find_extras(self) -> int:
-        algebra = self.goals.algebra
-        if len(self.classes) <= MAX_CLASSES:
-            options = []
-            for mask in range(1 << len(self.classes)):
-                goal = self.extra_goal(mask)
-                if goal is not None and self.goals.satisfiable(goal):
-                    options.append(self._exactly(mask))
-            return algebra.either(*options)
-        banned = [
-            index for index, goal in self._class_goals if goal is None or not self.goals.satisfiable(goal)
-        ]
-        return algebra.both(*(algebra.empty if i < 0 else algebra.negate(self.classes[i]) for i in banned))
+        algebra, satisfiable = self.goals.algebra, self.goals.satisfiable
+        many = len(self.classes) > MAX_CLASSES
+        banned = [i for i, goal in self._class_goals if goal is None or (many and not satisfiable(goal))]
+        if -1 in banned:
+            return algebra.empty
+        barred = [] if many else [self._exactly(m) for m, goal in self._mixtures if not satisfiable(goal)]
+        return algebra.both(*map(algebra.negate, [*(self.classes[index] for index in banned), *barred]))
+
+    @cached_property
+    def _mixtures(self) -> list[tuple[int, Goal]]:
+        """The classes, as bits, that an unnamed key can be of together, with what its value must satisfy."""
+        pairs = [(mask, self.extra_goal(mask)) for mask in range(1 << len(self.classes))]
+        return [(mask, goal) for mask, goal in pairs if goal is not None]
 
     def _exactly(self, mask: int) -> int:
         algebra = self.goals.algebra
@@ -213,34 +229,38 @@ class ObjectShape:
         if not self.counts and not progress.pending:
             return True
         remaining = self.remaining(progress)
-        extras = self.goals.algebra.live(self._unnamed(progress))
         if self.counts:
             if self.most is not None and progress.keys + len(missing) > self.most:
                 return False
-            if not extras and progress.keys + len(remaining) < self.least:
+            if progress.keys + len(remaining) < self.least and not self._others(progress):
                 return False
         return all(
-            self._claimable(i, remaining, extras)
+            self._claimable(i, remaining, progress)
             for i in range(len(self.claims))
             if progress.pending >> i & 1
         )
 
-    def _claimable(self, claim: int, remaining: list[int], extras: bool) -> bool:
+    def _others(self, progress: Progress) -> bool:
+        """Whether unnamed keys may come."""
+        return self.goals.algebra.live(self._unnamed(progress))
+
+    def _claimable(self, claim: int, remaining: list[int], progress: Progress) -> bool:
         spec, goal = self.claims[claim]
         for index in remaining:
             own = self.name_goal(index)
             if own is not None and self._matches(spec, self.names[index]):
                 if self.goals.satisfiable(self.goals.goal(own, goal)):
                     return True
-        if not extras or len(self.classes) > MAX_CLASSES:
-            return extras
-        algebra, cls = self.goals.algebra, self._claim_classes[claim]
-        for mask in range(1 << len(self.classes)):
-            own = self.extra_goal(mask)
-            if (cls < 0 or mask >> cls & 1) and own is not None and algebra.live(self._exactly(mask)):
-                if self.goals.satisfiable(self.goals.goal(own, goal)):
-                    return True
-        return False
+        if len(self.classes) > MAX_CLASSES:
+            return self._others(progress)
+        cls = self._claim_classes[claim]
+        fitting = any(
+            (cls < 0 or mask >> cls & 1)
+            and self.goals.algebra.live(self._exactly(mask))
+            and self.goals.satisfiable(self.goals.goal(own, goal))
+            for mask, own in self._mixtures
+        )
+        return fitting and (not (self.names or progress.used) or self._others(progress))
 
     def satisfiable(self) -> bool:
         if self._satisfiable is None:
@@ -369,31 +389,3 @@ def _names_in(spec: Any) -> list[str]:
     if spec[0] == "name":
         return [spec[1]]
     return sorted(spec[1]) if spec[0] == "rest" else []
-
-
-@dataclass(frozen=True, slots=True)
-class KeyWatch(Watch):
-    """Which key is being read: its place in the trie of names, and in the classes of unnamed keys."""
-
-    shape: ObjectShape
-    node: LiteralTrie | None
-    classes: tuple[int, ...]
-    text: str | None = None
-
-    def native(self) -> tuple[ObjectShape, int, tuple[int, ...], str | None] | None:
-        if self.text or self.node is not self.shape.trie:
-            return None
-        return (self.shape, self.shape.names_leaf, self.classes, self.text)
-
-    def step(self, code_point: int) -> Watch:
-        algebra = self.shape.goals.algebra
-        node = None if self.node is None else self.node.children.get(code_point)
-        classes = tuple(algebra.step(expression, code_point) for expression in self.classes)
-        text = None if self.text is None else self.text + chr(code_point)
-        return KeyWatch(self.shape, node, classes, text)
-
-    def label(self) -> int:
-        index = -1 if self.node is None else self.node.index
-        algebra = self.shape.goals.algebra
-        mask = sum(1 << i for i, expression in enumerate(self.classes) if algebra.nullable(expression))
-        return self.shape.label(index, 0 if index >= 0 else mask, self.text or "" if index < 0 else "")

@@ -5,6 +5,7 @@ needed.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 
 from octavo.grammar.errors import GrammarError, GrammarSyntaxError, GrammarTooComplexError
 from octavo.grammar.expressions import UNBOUNDED, Algebra
@@ -21,7 +22,7 @@ class Scalars:
     def __init__(self, algebra: Algebra, formulas: Formulas) -> None:
         self.algebra = algebra
         self.formulas = formulas
-        self.numbers = NumberLanguage(algebra)
+        self._goals: dict[tuple[Goal, str], int] = {}
         self._expressions: dict[tuple[str, str, bool], int] = {}
         self._patterns: dict[str, int] = {}
         self._formats: dict[tuple[str, bool], int] = {}
@@ -29,6 +30,10 @@ class Scalars:
         self._numbers: dict[tuple[int, int], int] = {}  # by expression and how many are spelled
         self._spelled: set[str] = set()  # whole numbers that the schema writes with a point
         self._active: set[tuple[str, str, bool]] = set()
+
+    @cached_property
+    def numbers(self) -> NumberLanguage:
+        return NumberLanguage(self.algebra)
 
     def constant(self, goal: Goal, kind: str) -> bool:
         """Whether null, true or false satisfies the goal."""
@@ -56,7 +61,8 @@ class Scalars:
         plain = algebra.both(expression, numbers.plain)
         if numbers.surely_whole(expression) or self._all_whole(plain):
             # 2.0 only where the schema itself writes so.
-            return algebra.both(plain, algebra.either(numbers.pointless, self.texts(sorted(self._spelled))))
+            spelled = algebra.both(plain, self.texts(sorted(self._spelled)))
+            return algebra.either(algebra.both(expression, numbers.pointless), spelled)
         return plain
 
     def _all_whole(self, plain: int) -> bool:
@@ -67,7 +73,11 @@ class Scalars:
             return False
 
     def of(self, goal: Goal, kind: str) -> int:
-        return self.algebra.both(*(self._place(place, kind, holds) for place, holds in goal))
+        found = self._goals.get((goal, kind))
+        if found is None:
+            parts = [self._place(place, kind, holds) for place, holds in goal]
+            found = self._goals[goal, kind] = self.algebra.both(*parts)
+        return found
 
     def _place(self, place: str, kind: str, holds: bool) -> int:
         key = (place, kind, holds)
