@@ -285,4 +285,11 @@ int Automaton::close(const std::vector<Pair>& pairs) {
   return intern_state(std::move(kernel), std::move(endings));
 }
 
+int Automaton::state_of_calls(int position) {
+  const State& whole = state(state_of(position));
+  std::vector<Pair> pairs = whole.pairs;
+  std::erase(pairs, Pair{position, kRoot});
+  return intern_state(std::move(pairs), whole.endings);
+}
+
 }  // namespace octavo::grammar

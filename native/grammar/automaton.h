@@ -126,6 +126,8 @@ class Automaton {
   int state_of(int position) { return close({{position, kRoot}}); }
   // A position without what it calls or where it ends: only the bytes that it takes itself.
   int state_without_calls(int position) { return intern_state({{position, kRoot}}, {}); }
+  // And the other way round: what it calls and where it ends, without the bytes that it takes itself.
+  int state_of_calls(int position);
   void pop(int continuation, int label, std::vector<Pair>& after);
   int only_byte(int state);  // the byte that must come next, or -1
   Position& expand(int position);
