@@ -48,10 +48,9 @@ struct Position {
   std::unique_ptr<ByteSet> begins;  // of `Automaton::begins`
 };
 
-// Bytes and characters that lead a state back to itself.
+// Characters that lead a state back to itself: ASCII, and those that begin with a byte from 0xC0 on.
 struct Loop {
-  std::uint64_t ascii[2] = {0, 0};
-  bool others = false;  // every character beyond ASCII
+  std::uint64_t ascii[2] = {0, 0}, leads = 0;
 };
 
 // Characters that all lead to one state: ASCII, and those that begin with a byte from 0xC0 on.  Within a character: what
@@ -141,6 +140,7 @@ class Automaton {
   friend class Closure;
   void find_loop(State& state);
   void find_run(int state);
+  bool any_end(const TextPlace& place) const;
   std::uint64_t leads_alike(const TextPlace& place, std::uint32_t code) const;
   const ByteSet& find_begins(int state);
   const ByteSet& position_begins(int position);
