@@ -175,27 +175,6 @@ int Automaton::step_slowly(int index, std::uint8_t byte) {
   return found;
 }
 
-void Automaton::find_loop(State& state) {
-  state.loop_known = true;
-  if (state.pairs.size() != 1) return;
-  const Position& here = position(state.pairs[0].position);
-  const TextPlace& place = here.text;
-  const bool whole = place.mode == Mode::body || (place.mode == Mode::plain && place.partial == Partial{});
-  if (here.kind != Position::Kind::text || !whole || place.watch >= 0) return;
-  Loop loop;
-  for (const Move& move : place.algebra->live_moves(place.expression)) {
-    if (move.target != place.expression) continue;
-    for (std::uint32_t code = move.low; code <= std::min(move.high, 0x7Fu); ++code)
-      if (place.mode == Mode::plain || (code >= 0x20 && code != '"' && code != '\\'))
-        loop.ascii[code / 64] |= std::uint64_t(1) << (code % 64);
-    // All others, the surrogates apart, are two intervals; the second begins where the first has begun before it.
-    if (move.low <= 0x80 && move.high >= 0xD7FF) loop.others = true;
-    if (move.low == 0xE000 && move.high == 0x10FFFF && loop.others) state.loop = std::make_unique<Loop>();
-  }
-  loop.others = state.loop != nullptr;
-  if (loop.ascii[0] || loop.ascii[1] || loop.others) state.loop = std::make_unique<Loop>(loop);
-}
-
 int Automaton::only_byte(int index) {
   State& state = *states_[std::size_t(index)];
   if (state.only == kUnknown) {
@@ -283,6 +262,13 @@ int Automaton::close(const std::vector<Pair>& pairs) {
   Closure closure(*this);
   auto [kernel, endings] = closure.run(pairs);
   return intern_state(std::move(kernel), std::move(endings));
+}
+
+int Automaton::state_of_calls(int position) {
+  const State& whole = state(state_of(position));
+  std::vector<Pair> pairs = whole.pairs;
+  std::erase(pairs, Pair{position, kRoot});
+  return intern_state(std::move(pairs), whole.endings);
 }
 
 }  // namespace octavo::grammar

@@ -48,10 +48,9 @@ struct Position {
   std::unique_ptr<ByteSet> begins;  // of `Automaton::begins`
 };
 
-// Bytes and characters that lead a state back to itself.
+// Characters that lead a state back to itself: ASCII, and those that begin with a byte from 0xC0 on.
 struct Loop {
-  std::uint64_t ascii[2] = {0, 0};
-  bool others = false;  // every character beyond ASCII
+  std::uint64_t ascii[2] = {0, 0}, leads = 0;
 };
 
 // Characters that all lead to one state: ASCII, and those that begin with a byte from 0xC0 on.  Within a character: what
@@ -126,6 +125,8 @@ class Automaton {
   int state_of(int position) { return close({{position, kRoot}}); }
   // A position without what it calls or where it ends: only the bytes that it takes itself.
   int state_without_calls(int position) { return intern_state({{position, kRoot}}, {}); }
+  // And the other way round: what it calls and where it ends, without the bytes that it takes itself.
+  int state_of_calls(int position);
   void pop(int continuation, int label, std::vector<Pair>& after);
   int only_byte(int state);  // the byte that must come next, or -1
   Position& expand(int position);
@@ -139,6 +140,7 @@ class Automaton {
   friend class Closure;
   void find_loop(State& state);
   void find_run(int state);
+  bool any_end(const TextPlace& place) const;
   std::uint64_t leads_alike(const TextPlace& place, std::uint32_t code) const;
   const ByteSet& find_begins(int state);
   const ByteSet& position_begins(int position);

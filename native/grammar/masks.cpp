@@ -70,7 +70,20 @@ void Mask::fill(std::uint32_t* words, std::size_t count) const {
   for (std::int32_t token : tokens) words[token / 32] |= 1u << (token % 32);
 }
 
-void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
+// Notes what a token is that leads to `target` at a node `depth` bytes down; whether the walk goes on below.
+bool MaskMaker::arrive(std::uint32_t node, int target, int depth, bool with_reference, Found& found) {
+  if (take_whole(node, target, with_reference, found)) return false;
+  const Trie& trie = vocabulary_->trie();
+  const TrieNode here = trie.node(node);
+  const State& state = automaton_.state(target);
+  if (!state.pairs.empty())
+    for (std::uint32_t place = 0; place < here.own; ++place) found.tokens.push_back(trie.order()[here.first + place]);
+  for (int label : state.endings) found.holes.push_back({node, label, depth});
+  found.too_many = found.holes.size() > kManyHoles;
+  return !state.pairs.empty() && here.end > node + 1;
+}
+
+void MaskMaker::walk_inside(std::uint32_t root, int depth, int start, bool with_reference, Found& found) {
   const Trie& trie = vocabulary_->trie();
   struct Open {
     std::uint32_t place, end;  // of the nodes below that are still to come
@@ -82,8 +95,8 @@ void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
     return Open{trie.children(node), trie.children(node + 1), trie.last(node), state,
                 with_reference ? automaton_.state(state).lasting : 0, &automaton_.begins(state)};
   };
-  std::vector<Open> path{open(0, start)};
-  for (std::uint32_t visited = 1; !path.empty();) {
+  std::vector<Open> path{open(root, start)};
+  for (std::uint32_t visited = 1; !path.empty() && !found.too_many;) {
     Open& above = path.back();
     while (above.place < above.end && !above.begins->has(trie.child_byte(above.place))) ++above.place;
     if (above.place == above.end) {
@@ -107,15 +120,7 @@ void MaskMaker::walk_inside(int start, bool with_reference, Found& found) {
       add_range(found.as_reference, {here.first, last});
       continue;
     }
-    if (take_whole(node, target, with_reference, found)) continue;
-    if (!state.pairs.empty())
-      for (std::uint32_t place = 0; place < here.own; ++place) found.tokens.push_back(trie.order()[here.first + place]);
-    for (int label : state.endings) found.holes.push_back({node, label, int(path.size())});
-    if (found.holes.size() > kManyHoles) {
-      found.too_many = true;
-      return;
-    }
-    if (!state.pairs.empty() && here.end > node + 1) path.push_back(open(node, target));
+    if (arrive(node, target, depth + int(path.size()), with_reference, found)) path.push_back(open(node, target));
   }
 }
 
@@ -205,7 +210,8 @@ std::shared_ptr<const Inside> MaskMaker::make_inside(int index) {
     reference = inside(automaton_.text(place));
   }
   Found found;
-  walk_inside(automaton_.state_without_calls(index), reference != nullptr, found);
+  if (is_text || !walk_spaces(index, found))
+    walk_inside(0, 0, automaton_.state_without_calls(index), reference != nullptr, found);
   auto made = std::make_shared<Inside>();
   made->factored = !found.too_many;
   if (found.too_many) return made;
@@ -219,7 +225,7 @@ std::shared_ptr<const Inside> MaskMaker::make_inside(int index) {
     made->ends_as_reference = found.has_reference_label;
     made->reference_label = own_label ? kOwnLabel : found.reference_label;
     made->as_reference = std::move(found.as_reference);
-    if (kept * 2 > trie.order().size() || kept > 8 * kSparse) {
+    if (kept * 2 > trie.order().size()) {
       made->bits = reference->bits;
       std::uint32_t from = 0;
       for (const Range& range : made->as_reference) {
@@ -230,6 +236,7 @@ std::shared_ptr<const Inside> MaskMaker::make_inside(int index) {
       for (; from < trie.order().size(); ++from)
         if (has(*reference->bits, trie.order()[from])) made->clear.push_back(trie.order()[from]);
     } else {
+      made->tokens.reserve(made->tokens.size() + kept);
       for (const Range& range : made->as_reference)
         for (std::uint32_t place = range.first; place < range.last; ++place)
           if (has(*reference->bits, trie.order()[place])) made->tokens.push_back(trie.order()[place]);

@@ -7,9 +7,11 @@
 
 #include <cstdint>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "grammar/automaton.h"
@@ -48,12 +50,24 @@ struct Inside {
   std::size_t bytes() const;
 };
 
+// What white space does to the tokens, wherever it may come: those of nothing else, and where they may go on.
+struct Spaces {
+  struct Node {
+    std::uint32_t node;
+    int depth;  // in bytes
+  };
+  std::vector<std::int32_t> tokens;
+  std::vector<Node> nodes;  // of the vocabulary's trie with other bytes below; its root is the first
+};
+
 // Under a budget of bytes, least recently used out first.
 class InsideCache {
  public:
   explicit InsideCache(std::size_t budget) : budget_(budget) {}
   std::shared_ptr<const Inside> find(const Content& content);
   void store(const Content& content, std::shared_ptr<const Inside> inside);
+  // Of a layout, where white space has come to `space` (next_space): one each, few and small.
+  std::shared_ptr<const Spaces> spaces(const Vocabulary& vocabulary, int layout, int space);
   std::size_t bytes() const { return bytes_; }
   std::size_t entries() const { return entries_.size(); }
   const std::shared_ptr<TablePool>& tables() const { return tables_; }
@@ -68,6 +82,7 @@ class InsideCache {
   std::size_t budget_, bytes_ = 0;
   std::list<Entry> entries_;  // most recently used first
   std::unordered_map<Content, std::list<Entry>::iterator, ContentHash> places_;
+  std::map<std::pair<int, int>, std::shared_ptr<const Spaces>> spaces_;
 };
 
 struct Mask {
@@ -100,7 +115,12 @@ class MaskMaker {
     int reference_label = kOwnLabel;
     bool has_reference_label = false, too_many = false;
   };
-  void walk_inside(int state, bool with_reference, Found& found);
+  // Below a node of the vocabulary's trie, `depth` bytes down, where a state is.
+  void walk_inside(std::uint32_t root, int depth, int state, bool with_reference, Found& found);
+  bool arrive(std::uint32_t node, int target, int depth, bool with_reference, Found& found);
+  // As walk_inside from the root, for a position whose white space can be looked at apart; false, and nothing is done,
+  // for any other.
+  bool walk_spaces(int position, Found& found);
   // `doubtful`, if given, gets the tokens on whose way another text begins.
   void walk(const Trie& trie, std::uint32_t root, int state, std::vector<std::int32_t>& tokens,
             std::vector<std::int32_t>* doubtful = nullptr);

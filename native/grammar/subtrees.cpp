@@ -27,7 +27,7 @@ bool MaskMaker::as_reference(int state, Found& found) const {
 bool MaskMaker::stays(int state, const BytesBelow& below) const {
   const Loop* loop = automaton_.loop(state);
   if (!loop || (below.ascii[0] & ~loop->ascii[0]) != 0 || (below.ascii[1] & ~loop->ascii[1]) != 0) return false;
-  return !below.others || (loop->others && below.utf8);
+  return !below.others || (below.utf8 && (below.leads & ~loop->leads) == 0);
 }
 
 // Whether tokens of a subtree, its first byte included, stay in a string where so many characters may come, whichever.

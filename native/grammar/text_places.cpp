@@ -104,15 +104,20 @@ void Automaton::simplify(TextPlace& place) {
     if (after.captured >= 0) return;
     if (covering(algebra.moves(after.texts)) != kDead) return;
     after.texts = algebra.empty;
+    bool constant = true;
     for (int& expression : after.classes) {
       const int one = covering(algebra.moves(expression));
       if (one == kUnknown) return;
       expression = one == kDead ? algebra.empty : one;
-      if (expression != algebra.empty && expression != algebra.anything) return;
+      constant = constant && (expression == algebra.empty || expression == algebra.anything);
     }
+    if (!constant)
+      for (int& expression : after.classes) expression = algebra.concat(algebra.any_character, expression);
     place.watch = watch(std::move(after));
-    place.label = label_of(place);
-    place.watch = -1;
+    if (constant) {
+      place.label = label_of(place);
+      place.watch = -1;
+    }
   }
   constexpr Partial kAny[] = {{}, {0x80, 0xBF, 1}, {0x1000, 0x1FFF, 2}, {0x40000, 0x7FFFF, 3}};
   place.partial = kAny[partial.left];

@@ -46,6 +46,20 @@ GRAMMARS: dict[str, Callable[[], Grammar]] = {
     "keys of a pattern": values(
         {"type": "object", "patternProperties": {"^[ab]{1,6}$": {"const": 1}}, "additionalProperties": False}
     ),
+    "keys of a line, and others": values(
+        {
+            "type": "object",
+            "patternProperties": {"^[ab].*$": {"const": 1}},
+            "additionalProperties": {"const": 2},
+        }
+    ),
+    "keys of two patterns": values(
+        {
+            "type": "object",
+            "patternProperties": {"^a.*$": {"const": 1}, "b$": {}},
+            "additionalProperties": False,
+        }
+    ),
     "found anywhere": values({"type": "string", "pattern": "ab{2}"}),
     "two found anywhere": values({"type": "string", "allOf": [{"pattern": "a[b\u00e9]"}, {"pattern": "ba"}]}),
     "found, but not too late": values({"type": "string", "pattern": "bab", "maxLength": 6}),
@@ -67,21 +81,55 @@ GRAMMARS: dict[str, Callable[[], Grammar]] = {
 }
 
 
+SPACES = ["", " ", "\n", "\n  ", "\n \t", "  ", "\t", "\n\n", "\r\n", "\n" + 70 * " "]
+SPACED = [
+    *(before + mark + after for before in SPACES for mark in ["", *'[]{}":,1a'] for after in SPACES[:5]),
+    *(
+        before + text
+        for before in SPACES[:5]
+        for text in ('"a"', '"ab', "],", '},\n "', "[[", '":{', '": "', "[]", "11")
+    ),
+]
+SPACED_INFO = TokenizerInfo([*(text.encode() for text in dict.fromkeys(SPACED)), b""], stop_token_ids=[])
+LAYOUTS = ("flexible", "line", "compact")
+
+
+@pytest.mark.parametrize("any_order", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_masks_with_white_space_are_what_trying_every_token_gives(layout: str, any_order: bool) -> None:
+    schema = {
+        "type": ["object", "array", "integer"],
+        "properties": {"a": {"$ref": "#"}, "ab": {"enum": ["a", 1, [1]]}},
+        "items": {"$ref": "#"},
+        "required": ["a"],
+        "maxItems": 3,
+    }
+    grammar = Grammar.from_json_schema(schema, layout=layout, any_order=any_order)
+    follow_masks(grammar, SPACED_INFO, random.Random(layout), texts=8, steps=12)
+
+
 @pytest.mark.parametrize("kind", GRAMMARS)
 def test_masks_are_what_trying_every_token_gives(kind: str) -> None:
-    grammar, generator = GRAMMARS[kind](), random.Random(kind)
-    compiled = GrammarCompiler(INFO).compile(grammar)
-    mask = allocate_token_bitmask(1, INFO.vocabulary_size)
-    for _ in range(6):
+    follow_masks(GRAMMARS[kind](), INFO, random.Random(kind), texts=6, steps=7)
+
+
+def follow_masks(
+    grammar: Grammar, info: TokenizerInfo, generator: random.Random, texts: int, steps: int
+) -> None:
+    compiled = GrammarCompiler(info).compile(grammar)
+    mask = allocate_token_bitmask(1, info.vocabulary_size)
+    for _ in range(texts):
         matcher, twin = GrammarMatcher(compiled), ReferenceRecognizer(grammar.start)
-        for _ in range(7):
+        for _ in range(steps):
             matcher.fill_next_token_bitmask(mask)
-            allowed = bitmask_to_bools(mask, INFO.vocabulary_size)
-            expected = [bool(data) and twin.allows(data) for data in INFO.token_bytes]
-            expected[-1] = twin.complete
-            assert np.array_equal(allowed, expected), kind
-            ways = np.flatnonzero(allowed[:-1]).tolist()
+            allowed = bitmask_to_bools(mask, info.vocabulary_size)
+            expected = [bool(data) and twin.allows(data) for data in info.token_bytes]
+            if info.stop_token_ids:
+                expected[-1] = twin.complete
+            different = np.flatnonzero(allowed != np.array(expected))
+            assert not different.size, [info.token_bytes[token] for token in different[:5]]
+            ways = np.flatnonzero(allowed[: len(info.token_bytes) - 1]).tolist()
             if not ways:
                 break
             token = generator.choice(ways)
-            assert matcher.accept_token(token) and twin.accept_bytes(INFO.token_bytes[token])
+            assert matcher.accept_token(token) and twin.accept_bytes(info.token_bytes[token])

@@ -197,7 +197,18 @@ class GrammarCompiler:
         self.mask_bytes = mask_bytes
         self.engine = engine
         self.shared = _native.GrammarCache(mask_bytes)
-        _ = tokenizer_info.native  # now, rather than with the first grammar
+        if engine == "native":
+            self._learn_strings()
+
+    def _learn_strings(self) -> None:
+        """What a string without conditions allows is a part of most masks: found now, rather than with the
+        first grammar.
+        """
+        strings = self.compile(Grammar.from_json_schema({"type": "string"}))
+        assert isinstance(strings.engine, _native.GrammarEngine)
+        matcher = _native.GrammarMatcher(strings.engine)
+        if matcher.accept_bytes(b'"'):
+            matcher.allowed_count()
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
         if self.engine == "python":
