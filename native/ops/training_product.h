@@ -1,7 +1,7 @@
 // Products of activations with weights that are stored once: [O, I] in bfloat16, or in NF4 and unpacked where they are
 // read.  Both directions read that one matrix: x W^T, and g W for the gradient of x.  A pair of thin matrices is added in
 // the same sums (LoRA: x W^T + (x A^T) B^T), and costs no pass over memory of its own.
-// Included by isa/avx512_bfloat16.cpp after ops/training_weights.h.
+// Included by isa/avx512_bfloat16.cpp and isa/amx.cpp after ops/training_weights.h.
 #pragma once
 #include "ops/training_layouts.h"
 

@@ -14,9 +14,7 @@ pytest.importorskip("torch")
 from octavo import _native  # noqa: E402
 
 
-@pytest.mark.skipif(
-    _native.training_kernels() != "amx", reason="this processor has one set for training"
-)
+@pytest.mark.skipif(_native.training_kernels() != "amx", reason="this processor has one set for training")
 def test_without_tiles() -> None:
     folder = Path(__file__).parent
     files = [str(folder / f"test_{name}.py") for name in ("native_product", "native_training", "bfloat16")]
