@@ -301,3 +301,19 @@ def test_nothing_of_a_schema_waits_for_a_garbage_collection() -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_one_key_for_all_that_is_claimed() -> None:
+    """What is claimed of keys is counted together: no key may take the place of the one that must meet it all."""
+    claims = [{"not": {"propertyNames": {"not": {"pattern": pattern}}}} for pattern in ("a1", "b2", "2a")]
+    schema = {
+        "type": "object",
+        "allOf": [*claims, {"propertyNames": {"pattern": "^....$"}}, {"maxProperties": 1}],
+    }
+    assert accepts(schema, '{"b2a1":null}', any_order=True)
+    assert not accepts(schema, '{"4Mih":null}', any_order=True)
+    compiled = GrammarCompiler(BYTES).compile(Grammar.from_json_schema(schema, any_order=True))
+    matcher = GrammarMatcher(compiled)
+    assert matcher.accept_bytes(b'{"')
+    assert matcher.forced_bytes() == b'b2a1":'  # white space aside there is one key
+    assert not GrammarMatcher(compiled).accept_bytes(b'{"4')

@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from octavo.grammar.json_schema.cases import Case
+from octavo.grammar.json_schema.claim_fit import MOST_CLAIMS, claims_fit, dead_ends
 from octavo.grammar.json_schema.key_watch import KeyWatch
 from octavo.grammar.json_schema.scalars import Goal
 from octavo.grammar.literals import LiteralTrie
@@ -104,7 +105,7 @@ class ObjectShape:
         return [(self._class_of(spec), goal) for spec, goal in self._universals if spec[0] != "name"]
 
     @cached_property
-    def _claim_classes(self) -> list[int]:
+    def claim_classes(self) -> list[int]:
         return [self._class_of(spec) for spec, _ in self.claims]
 
     def _class_of(self, spec: Any) -> int:
@@ -121,7 +122,7 @@ class ObjectShape:
         patterns = [scalars.pattern(pattern, "patternProperties") for pattern in sorted(spec[2])]
         return algebra.both(*(algebra.negate(pattern) for pattern in patterns))
 
-    def _matches(self, spec: Any, name: str) -> bool:
+    def matches(self, spec: Any, name: str) -> bool:
         if spec[0] == "name":
             return bool(spec[1] == name)
         if spec[0] == "rest" and name in spec[1]:
@@ -135,7 +136,7 @@ class ObjectShape:
         found = self._name_goals[index]
         if found is True:
             name = self.names[index]
-            goals = [goal for spec, goal in self._universals if self._matches(spec, name)]
+            goals = [goal for spec, goal in self._universals if self.matches(spec, name)]
             found = None if None in goals else self.goals.goal(*(goal for goal in goals if goal is not None))
             self._name_goals[index] = found
         return None if found is False or found is None else found
@@ -174,16 +175,16 @@ class ObjectShape:
         banned = [i for i, goal in self._class_goals if goal is None or (many and not satisfiable(goal))]
         if -1 in banned:
             return algebra.empty
-        barred = [] if many else [self._exactly(m) for m, goal in self._mixtures if not satisfiable(goal)]
+        barred = [] if many else [self.exactly(m) for m, goal in self.mixtures if not satisfiable(goal)]
         return algebra.both(*map(algebra.negate, [*(self.classes[index] for index in banned), *barred]))
 
     @cached_property
-    def _mixtures(self) -> list[tuple[int, Goal]]:
+    def mixtures(self) -> list[tuple[int, Goal]]:
         """The classes, as bits, that an unnamed key can be of together, with what its value must satisfy."""
         pairs = [(mask, self.extra_goal(mask)) for mask in range(1 << len(self.classes))]
         return [(mask, goal) for mask, goal in pairs if goal is not None]
 
-    def _exactly(self, mask: int) -> int:
+    def exactly(self, mask: int) -> int:
         algebra = self.goals.algebra
         return algebra.both(
             *(e if mask >> i & 1 else algebra.negate(e) for i, e in enumerate(self.classes)), algebra.anything
@@ -234,11 +235,10 @@ class ObjectShape:
                 return False
             if progress.keys + len(remaining) < self.least and not self._others(progress):
                 return False
-        return all(
-            self._claimable(i, remaining, progress)
-            for i in range(len(self.claims))
-            if progress.pending >> i & 1
-        )
+        pending = [claim for claim in range(len(self.claims)) if progress.pending >> claim & 1]
+        if not all(self._claimable(claim, remaining, progress) for claim in pending):
+            return False
+        return self.most is None or claims_fit(self, pending, progress, missing, remaining)
 
     def _others(self, progress: Progress) -> bool:
         """Whether unnamed keys may come."""
@@ -248,17 +248,17 @@ class ObjectShape:
         spec, goal = self.claims[claim]
         for index in remaining:
             own = self.name_goal(index)
-            if own is not None and self._matches(spec, self.names[index]):
+            if own is not None and self.matches(spec, self.names[index]):
                 if self.goals.satisfiable(self.goals.goal(own, goal)):
                     return True
         if len(self.classes) > MAX_CLASSES:
             return self._others(progress)
-        cls = self._claim_classes[claim]
+        cls = self.claim_classes[claim]
         fitting = any(
             (cls < 0 or mask >> cls & 1)
-            and self.goals.algebra.live(self._exactly(mask))
+            and self.goals.algebra.live(self.exactly(mask))
             and self.goals.satisfiable(self.goals.goal(own, goal))
-            for mask, own in self._mixtures
+            for mask, own in self.mixtures
         )
         return fitting and (not (self.names or progress.used) or self._others(progress))
 
@@ -298,14 +298,18 @@ class ObjectShape:
     def _find_key(self, progress: Progress) -> int:
         algebra, scalars = self.goals.algebra, self.goals.scalars
         allowed = [i for i in self.next_names(progress) if self._leads_on(progress, i)]
+        own = scalars.texts(self.names[index] for index in allowed)
         if not self._leads_on(progress, -1):
-            return scalars.texts(self.names[index] for index in allowed)
+            return own
         if self.extras() == algebra.anything:
             # All keys but a few: far fewer derivatives than names on one side and all others on the other.
             barred = set(range(len(self.names))).difference(allowed)
             texts = [*(self.names[index] for index in sorted(barred)), *sorted(progress.used)]
-            return algebra.negate(scalars.texts(texts)) if texts else algebra.anything
-        return algebra.either(scalars.texts(self.names[index] for index in allowed), self._unnamed(progress))
+            keys = algebra.negate(scalars.texts(texts)) if texts else algebra.anything
+        else:
+            keys = algebra.either(own, self._unnamed(progress))
+        ends = dead_ends(self, progress)
+        return algebra.either(own, algebra.both(keys, *map(algebra.negate, ends))) if ends else keys
 
     def needed_key(self, progress: Progress) -> Position | None:
         """The place before the next key that must come; None where none must."""
@@ -327,6 +331,8 @@ class ObjectShape:
             return False
         if not self.counts and not progress.pending:
             return True
+        if index >= 0 and progress.pending and self.most is not None:
+            return bool(self.after_key(progress, self.label(index, 0, "")))
         after = self.advance(progress, index, "")
         return self.can_finish(after._replace(pending=0)) if progress.pending else self.can_finish(after)
 
@@ -370,7 +376,8 @@ class ObjectShape:
             if progress.pending >> claim & 1 and self._claim_applies(claim, index, classes)
         ]
         result = []
-        for size in range(min(len(applying), 3) + 1):
+        together = len(applying) if len(applying) <= MOST_CLAIMS else 3
+        for size in range(together + 1):
             for met in combinations(applying, size):
                 both = self.goals.goal(goal, *(self.claims[claim][1] for claim in met))
                 after = self.advance(progress, index, text, sum(1 << claim for claim in met))
@@ -380,8 +387,8 @@ class ObjectShape:
 
     def _claim_applies(self, claim: int, index: int, classes: int) -> bool:
         if index >= 0:
-            return self._matches(self.claims[claim][0], self.names[index])
-        cls = self._claim_classes[claim]
+            return self.matches(self.claims[claim][0], self.names[index])
+        cls = self.claim_classes[claim]
         return cls < 0 or bool(classes >> cls & 1)
 
 
