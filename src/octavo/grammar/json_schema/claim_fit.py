@@ -27,8 +27,8 @@ def claims_fit(
     """Of an object of at most so many keys.  missing: required names, remaining: all that may still come."""
     assert shape.most is not None
     slots = shape.most - progress.keys - len(missing)
-    if len(pending) > MOST_CLAIMS or len(shape.classes) > MOST_CLAIMS or len(pending) <= min(slots, 1):
-        return True
+    if len(pending) <= slots or len(pending) > MOST_CLAIMS or len(shape.classes) > MOST_CLAIMS:
+        return True  # a key for each, or too much to look at together
     every = frozenset(pending)
     met = {frozenset[int]()}
     for index in missing:  # these keys come anyway
@@ -44,6 +44,9 @@ def claims_fit(
 def dead_ends(shape: ObjectShape, progress: Progress) -> list[int]:
     """Unnamed keys, as expressions, after which too few more may come for what is claimed."""
     if not progress.pending or shape.most is None or len(shape.classes) > MOST_CLAIMS:
+        return []
+    after = shape.most - progress.keys - len(shape.missing(progress)) - 1
+    if progress.pending.bit_count() <= after:
         return []
     masks = [mask for mask, _ in shape.mixtures if not shape.after_key(progress, shape.label(-1, mask, ""))]
     return [shape.exactly(mask) for mask in masks]
