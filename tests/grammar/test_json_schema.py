@@ -304,7 +304,7 @@ def test_nothing_of_a_schema_waits_for_a_garbage_collection() -> None:
 
 
 def test_one_key_for_all_that_is_claimed() -> None:
-    """What is claimed of keys is counted together: no key may take the place of the one that must meet it all."""
+    """Claims are counted together: no key may take the place of the one that must meet them all."""
     claims = [{"not": {"propertyNames": {"not": {"pattern": pattern}}}} for pattern in ("a1", "b2", "2a")]
     schema = {
         "type": "object",
