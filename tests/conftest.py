@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,9 @@ VOCABULARY = 257
 HIDDEN = 8
 
 Script = Callable[[bytes], int]
+
+# A background job of a script ignores Ctrl-C; programs that tests start and interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class ByteDecoder:

@@ -1,5 +1,6 @@
-// Loops: characters that lead back to where they were.  Runs: characters of a text after which, whichever they are, the text goes on in the same way.  A counted class such as
-// [a-z]{1,64} is one run after another; a subtree of the vocabulary's trie within them is taken whole.
+// Loops: characters that lead back to where they were.  Runs: characters of a text after which, whichever they are, the
+// text goes on in the same way.  A counted class such as [a-z]{1,64} is one run after another; a subtree of the
+// vocabulary's trie within them is taken whole.
 #include <algorithm>
 #include <bit>
 

@@ -3,6 +3,7 @@
 //
 // Tiles: 0 to 3 are sums of 32 rows and 32 columns, 4 and 5 the left side's rows, 6 and 7 the right side's columns.
 #pragma once
+#include "isa/tile_shapes.h"
 #include "ops/training_layouts.h"
 
 namespace octavo {
@@ -16,25 +17,9 @@ constexpr int kGradientTile = 32, kGradientRest = 16;
 constexpr int kGradientPanel = 32;
 constexpr int kGradientRows = 256;
 
-// A thread's tiles while a piece runs: whatever else uses them configures them for itself.
-struct Products {
-  Products() {
-    struct {
-      std::uint8_t palette = 1, first_row = 0, reserved[14] = {};
-      std::uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } all_whole;
-    static_assert(sizeof all_whole == 64);
-    asm volatile("" ::"r"(&all_whole) : "memory");
-    _tile_loadconfig(&all_whole);
-  }
-  ~Products() { _tile_release(); }
-  Products(const Products&) = delete;
-  Products& operator=(const Products&) = delete;
+struct Products {  // what a piece that multiplies holds
+  TileShapes shapes{kWholeTiles};
 };
-
-// The compiler does not know what tiles read: what was written before must be in memory.
-inline __attribute__((always_inline)) void settle_memory() { asm volatile("" ::: "memory"); }
 
 template <int R, int C>
 inline __attribute__((always_inline)) void zero_sums() {

@@ -6,10 +6,9 @@
 //
 // Included by isa/amx.cpp after a vector_*.h; everything here has internal linkage.
 #pragma once
-#include <immintrin.h>
-
 #include <cstring>
 
+#include "isa/tile_shapes.h"
 #include "ops/matmul.h"
 
 namespace octavo {
@@ -22,36 +21,6 @@ constexpr int kUnitPanels = 4, kUnitGroups = 8, kUnitStretch = 128;
 constexpr int kUnitTiles = kUnitStretch / kUnitTokens;
 constexpr int kMostGroups = 2048;  // of a matrix that is multiplied so
 constexpr int kLeastTokens = 2 * kUnitTokens;  // for fewer, unpacking codes to memory takes longer than it saves
-
-struct TileShape {
-  int rows = kUnitTokens, bytes = kLine;
-};
-
-// The shapes of a thread's tiles while this lives.
-class TileShapes {
- public:
-  explicit TileShapes(const TileShape (&shapes)[8]) {
-    alignas(kLine) Description description{};
-    description.palette = 1;
-    for (int tile = 0; tile < 8; ++tile) {
-      description.rows[tile] = std::uint8_t(shapes[tile].rows);
-      description.bytes[tile] = std::uint16_t(shapes[tile].bytes);
-    }
-    asm volatile("" ::"r"(&description) : "memory");
-    _tile_loadconfig(&description);
-  }
-  ~TileShapes() { _tile_release(); }
-  TileShapes(const TileShapes&) = delete;
-  TileShapes& operator=(const TileShapes&) = delete;
-
- private:
-  struct Description {
-    std::uint8_t palette, first_row, reserved[14];
-    std::uint16_t bytes[16];
-    std::uint8_t rows[16];
-  };
-  static_assert(sizeof(Description) == kLine);
-};
 
 // --- quantized matrices ----------------------------------------------------------------------------------------------
 // Tiles: 0 sums of a whole group, or of its columns 0 to 15, and 1 of columns 16 to 31; 2 a group's activations and 3 its
@@ -81,7 +50,7 @@ void unpack_groups(const Panel<kind, scales>& panel, int begin, int end, Unpacke
     if constexpr (in_halves(scales)) store(to->d1, s.d1);
     if constexpr (scales == Scales::KDM16) store(to->m1, s.m1);
   }
-  asm volatile("" ::: "memory");  // the unit's loads are not known to the compiler as such
+  settle_memory();
 }
 
 // products = the integer sums of 16 tokens and 16 rows over a group; `second` those of its columns 16 to 31.
@@ -104,7 +73,7 @@ inline __attribute__((always_inline)) void multiply_group(const UnpackedGroup& w
     _tile_dpbsud(0, 2, 3);
   }
   _tile_stored(0, products, kLine);
-  asm volatile("" ::: "memory");
+  settle_memory();
 }
 
 // sums[n] += the unpacked groups times token n of a tile, for the first `tokens` of it: 8 or 16.
@@ -263,13 +232,12 @@ inline void multiply_pairs(const MatmulTask& task, const std::uint8_t* weights, 
   _tile_stored(1, products[0][kUnitTokens], kLine);
   _tile_stored(2, products[1][0], kLine);
   _tile_stored(3, products[1][kUnitTokens], kLine);
-  asm volatile("" ::: "memory");
+  settle_memory();
 }
 
 // task.width: 1.  Rows of activations after the last token are read, and their sums are left.
 inline void pair_sweep(const MatmulTask& task, int begin, int end) {
-  constexpr TileShape kWhole[8] = {};
-  const TileShapes shapes(kWhole);
+  const TileShapes shapes(kWholeTiles);
   alignas(kLine) float products[2][2 * kUnitTokens][kPanelRows];
   for (int first = 0; first < task.tokens; first += 2 * kUnitTokens)
     for (int index = begin; index < end; index += 2) {
