@@ -133,13 +133,8 @@ void product(Address parallel, int threads, const nb::tuple& fields, const nb::t
                                at<octavo::Bfloat>(address(6)), at<octavo::Bfloat>(address(8)), number(7), number(9),
                                at<octavo::Bfloat>(address(10)), number(11),
                                int(number(12)), int(number(13)), int(number(14)), int(number(15)),
-                               kernels().product_rows, kernels().product_columns, at<float>(address(16))};
-  // Few pieces leave a thread without work at the end; smaller ones pack the weight more often.
-  const auto uneven = [&] {
-    const int pieces = octavo::product_pieces(task);
-    return pieces % threads && pieces < 8 * threads;
-  };
-  while (task.piece_rows > octavo::kProductLeastRows && uneven()) task.piece_rows /= 2;
+                               0, 0, at<float>(address(16))};
+  octavo::choose_pieces(task, kernels().product_sizes, threads);
   Team(parallel, threads).run(kernels().product, task, octavo::product_pieces(task));
 }
 

@@ -27,17 +27,22 @@ bool has_avx512() {
 }
 
 // Whether there is a matrix unit for bytes, and the system lets this process keep its tiles: Linux wants to be asked.
-bool has_amx() {
+bool find_amx() {
 #if defined(__linux__)
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   constexpr unsigned kAll = 1u << 24 | 1u << 25 | 1u << 22;  // tiles, products of bytes, of bfloat16
   if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || (edx & kAll) != kAll) return false;
   constexpr long kAskPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  static const bool allowed = syscall(SYS_arch_prctl, kAskPermission, kTileData) == 0;
-  return allowed;
+  return syscall(SYS_arch_prctl, kAskPermission, kTileData) == 0;
 #else
   return false;
 #endif
+}
+
+// Asked once: in a virtual machine each CPUID costs tens of microseconds, and training asks for each operation.
+bool has_amx() {
+  static const bool found = find_amx();
+  return found;
 }
 
 }  // namespace

@@ -12,13 +12,48 @@ namespace {
 constexpr int kSumPairs = 16;
 constexpr int kRowsAtOnce = 32;
 constexpr int kProductTile = 32, kProductPanel = 32;
-constexpr int kProductInner = 576;
+constexpr int kProductInner = 640;
 constexpr int kGradientTile = 32, kGradientRest = 16;
 constexpr int kGradientPanel = 32;
 constexpr int kGradientRows = 256;
 
-struct Products {  // what a piece that multiplies holds
-  TileShapes shapes{kWholeTiles};
+// What a piece that multiplies holds: besides the shapes, sums that wait to be added to others or rounded.  They leave the
+// unit through memory, which would stand still meanwhile; so they are written a few rows at a time beside the
+// products of the next tile.
+class Products {
+ public:
+  // Space for the sums [kProductTile][kProductPanel] of the next tile; `space` has room for those of two.
+  float* sums(float* space) { return space + (second_ = !second_) * kProductTile * kProductPanel; }
+  void begin(const float* sums, const ProductTile& tile, int rows, int columns) {
+    sums_ = sums, tile_ = tile, rows_ = rows, columns_ = columns, written_ = 0;
+  }
+  void write(int until) {
+    until = std::min(until, rows_);
+    const float* sums = sums_;
+    if (tile_.last && !tile_.start && columns_ == kProductPanel) {
+      Bfloat* out = tile_.out; const std::ptrdiff_t stride = tile_.out_stride;
+      int w = written_;
+      for (; w < until; ++w)
+        _mm512_storeu_si512(out + w * stride, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(sums + w * kProductPanel + 16), _mm512_loadu_ps(sums + w * kProductPanel)));
+      written_ = w;
+      return;
+    }
+    for (; written_ < until; ++written_)
+      for (int c = 0; c < columns_; c += 16) {
+        F sum = load(sums + written_ * kProductPanel + c);
+        if (tile_.start) sum = sum + load(tile_.start + written_ * tile_.start_stride + c);
+        if (tile_.last) store_bfloat(tile_.out + written_ * tile_.out_stride + c, sum);
+        else store(tile_.partial + written_ * tile_.partial_stride + c, sum);
+      }
+  }
+  void finish() { write(rows_); }
+
+ private:
+  TileShapes shapes_{kWholeTiles};
+  bool second_ = false;
+  const float* sums_ = nullptr;
+  ProductTile tile_{};
+  int rows_ = 0, columns_ = 0, written_ = 0;
 };
 
 template <int R, int C>
@@ -47,17 +82,17 @@ inline __attribute__((always_inline)) void store_sums(float* to, std::ptrdiff_t 
   settle_memory();
 }
 
-// sums += left[16 R][2 pairs] right[pairs][16 C].  Strides in elements of each array.
-template <int R, int C>
+// sums += left[16 R][2 pairs] right[pairs][16 C].  Strides in elements of each array.  `beside(p)` is done beside each
+// step of 16 pairs.  What is `streamed` leaves the first cache to the left side, which the next panel meets again.
+template <int R, int C, bool streamed = false, class Beside>
 inline __attribute__((always_inline)) void add_products(const Bfloat* left, std::ptrdiff_t left_stride,
-                                                        const std::uint32_t* right, std::ptrdiff_t right_stride, int pairs) {
+                                                        const std::uint32_t* right, std::ptrdiff_t right_stride, int pairs,
+                                                        Beside&& beside) {
   settle_memory();
   for (int p = 0; p < pairs; p += 16) {
-    if constexpr (R > 1 && C > 1)  // tiles of a panel in the second cache are not foreseen
-      OCTAVO_UNROLL for (int i = 32; i < 48; ++i)
-        for (int half = 0; half < 32; half += 16)
-          _mm_prefetch((const char*)(right + (p + i) * right_stride + half), _MM_HINT_T0);
-    _tile_loadd(6, right + p * right_stride, 4 * right_stride);
+    const std::uint32_t* columns = right + p * right_stride;
+    if constexpr (streamed) _tile_stream_loadd(6, columns, 4 * right_stride);
+    else _tile_loadd(6, columns, 4 * right_stride);
     _tile_loadd(4, left + 2 * p, 2 * left_stride);
     _tile_dpbf16ps(0, 4, 6);
     if constexpr (R > 1) {
@@ -65,10 +100,12 @@ inline __attribute__((always_inline)) void add_products(const Bfloat* left, std:
       _tile_dpbf16ps(2, 5, 6);
     }
     if constexpr (C > 1) {
-      _tile_loadd(7, right + p * right_stride + 16, 4 * right_stride);
+      if constexpr (streamed) _tile_stream_loadd(7, columns + 16, 4 * right_stride);
+      else _tile_loadd(7, columns + 16, 4 * right_stride);
       _tile_dpbf16ps(1, 4, 7);
       if constexpr (R > 1) _tile_dpbf16ps(3, 5, 7);
     }
+    beside(p);
   }
 }
 
@@ -77,7 +114,7 @@ inline void product_tile(const Bfloat* left, std::ptrdiff_t left_stride, const s
                          std::ptrdiff_t right_stride, int pairs, float* out, std::ptrdiff_t out_stride, bool add) {
   if (add) load_sums<R, C>(out, out_stride);
   else zero_sums<R, C>();
-  add_products<R, C>(left, left_stride, right, right_stride, pairs);
+  add_products<R, C>(left, left_stride, right, right_stride, pairs, [](int) {});
   store_sums<R, C>(out, out_stride);
 }
 
@@ -92,9 +129,9 @@ inline void product(const Bfloat* left, std::ptrdiff_t left_stride, const std::u
 }
 
 // --- products with weights (ops/training_product.h) --------------------------------------------------------------
-// Bytes that `product_rows` wants for itself: padded rows of both left sides, and the sums.
+// Bytes that `product_rows` wants for itself: padded rows of both left sides, and the sums of two tiles.
 inline std::size_t product_space(int rank) {
-  return std::size_t(kProductTile) * ((kProductInner + round_up(rank, 32)) * 2 + kProductPanel * 4) + 64;
+  return std::size_t(kProductTile) * ((kProductInner + round_up(rank, 32)) * 2 + 2 * kProductPanel * 4) + 64;
 }
 
 // A left side whose rows and sums are whole: the same, or a copy with zeros after the last.
@@ -111,33 +148,38 @@ inline const Bfloat* whole_left(const Bfloat* in, std::ptrdiff_t& stride, int ro
 }
 
 template <int C>
-inline void product_panel_tile(const ProductTile& t, int rows) {
-  float* sums = (float*)t.space;
-  Bfloat* space = (Bfloat*)(sums + kProductTile * kProductPanel);
+inline void product_panel_tile(const ProductTile& t, int rows, Products& products) {
+  Bfloat* space = (Bfloat*)((float*)t.space + 2 * kProductTile * kProductPanel);
   std::ptrdiff_t stride = t.left_stride;
   const Bfloat* left = whole_left(t.left, stride, rows, t.pairs, space);
-  const int pairs = round_up(t.pairs, kSumPairs);
-  if (t.start) load_sums<2, C>(t.start, t.start_stride);
-  else zero_sums<2, C>();
-  add_products<2, C>(left, stride, t.right, kProductPanel, pairs);
-  if (!t.last) return store_sums<2, C>(t.partial, t.partial_stride);
-  if (t.low_pairs) {
+  const int pairs = round_up(t.pairs, kSumPairs), steps = pairs / kSumPairs;
+  const int rows_lines = (t.rows_lines + steps - 1) / steps, weight_lines = (t.weight_lines + steps - 1) / steps;
+  zero_sums<2, C>();
+  add_products<2, C, true>(left, stride, t.right, kProductPanel, pairs, [&](int p) {
+    products.write((p + kSumPairs) * kProductTile / pairs);
+    t.rows_ahead->ask(rows_lines);
+    t.weight_ahead->ask(weight_lines);
+    if (!t.last) return;
+    for (int row = p * rows / pairs; row < (p + kSumPairs) * rows / pairs; ++row)
+      __builtin_prefetch(t.out + row * t.out_stride, 1, 2);
+  });
+  products.finish();
+  if (t.last && t.low_pairs) {
     stride = t.low_stride;
     left = whole_left(t.low, stride, rows, t.low_pairs, space + kProductTile * kProductInner);
-    add_products<2, C>(left, stride, t.right + std::size_t(pairs) * kProductPanel, kProductPanel,
-                       round_up(t.low_pairs, kSumPairs));
+    add_products<2, C, true>(left, stride, t.right + std::size_t(pairs) * kProductPanel, kProductPanel,
+                             round_up(t.low_pairs, kSumPairs), [](int) {});
   }
+  float* sums = products.sums((float*)t.space);
   store_sums<2, C>(sums, kProductPanel);
-  for (int r = 0; r < rows; ++r)
-    OCTAVO_UNROLL for (int c = 0; c < C; ++c)
-      store_bfloat(t.out + r * t.out_stride + 16 * c, load(sums + r * kProductPanel + 16 * c));
+  products.begin(sums, t, rows, 16 * C);
 }
 
 // As many of the rows as are done at once; their number.
-inline int product_rows(const ProductTile& tile, int rows, int columns) {
+inline int product_rows(const ProductTile& tile, int rows, int columns, Products& products) {
   const int done = std::min(rows, kProductTile);
-  if (columns == kProductPanel) product_panel_tile<2>(tile, done);
-  else product_panel_tile<1>(tile, done);
+  if (columns == kProductPanel) product_panel_tile<2>(tile, done, products);
+  else product_panel_tile<1>(tile, done, products);
   return done;
 }
 

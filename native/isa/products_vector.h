@@ -14,7 +14,9 @@ constexpr int kGradientTile = 6, kGradientRest = 1;  // outputs of a strip: 6 x 
 constexpr int kGradientPanel = 64;   // inputs
 constexpr int kGradientRows = 256;   // that are summed in registers
 
-struct Products {};  // what a piece that multiplies holds; nothing here
+struct Products {  // what a piece that multiplies holds; nothing here
+  void finish() {}
+};
 
 // sums[R][columns of 16] += left[R][2 pairs] right[pairs][16 columns].  Strides in elements of each array.
 template <int R, int columns>
@@ -85,7 +87,9 @@ inline void product_panel(const ProductTile& tile, int columns) {
 inline std::size_t product_space(int) { return 0; }
 
 // As many of the rows as are done at once; their number.
-inline int product_rows(const ProductTile& tile, int rows, int columns) {
+inline int product_rows(const ProductTile& tile, int rows, int columns, Products&) {
+  tile.rows_ahead->ask(tile.rows_lines);
+  tile.weight_ahead->ask(tile.weight_lines);
   if (rows >= kProductTile) return product_panel<kProductTile>(tile, columns), kProductTile;
   return product_panel<1>(tile, columns), 1;
 }

@@ -2,6 +2,7 @@
 // train by PyTorch's own functions, which are the slow twins (src/octavo/layers/native_training.py).
 // Shapes: B sequences, T tokens, H query heads, G key-value heads, D head width, N = B * T rows, C width of a row.
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -140,7 +141,11 @@ struct TrainingProduct {
   int rows, inner, columns, rank, piece_rows, piece_columns;
   const float* bias;  // [C], added to each row of out; or null
 };
-constexpr int kProductLeastRows = 128;  // of one piece
+// Of a piece at most: rows, columns, and rows where sums wait in memory for the rest of their terms, as they do if
+// there are more than `terms`.  Columns are taken `panel` at a time, or `nf4_panel` where they are those of blocks.
+struct ProductSizes {
+  int rows, columns, waiting_rows, terms, panel, nf4_panel;
+};
 
 // Low-rank pairs of one input as one pair in bfloat16: down [rank, inputs] has each scale * A below one another, up
 // [outputs, rank] each B in its block of rows [begin, end) and zero elsewhere.  What fills `rank` up is zero.
@@ -171,7 +176,8 @@ struct TrainingKernels {
   void (*join_pairs)(const TrainingPairs&);
   void (*lower)(const TrainingLowering&, int piece);  // of kNormPieces
   // Sizes of pieces that suit the kernels' caches.
-  int gradient_outputs, gradient_inputs, product_rows, product_columns;
+  int gradient_outputs, gradient_inputs;
+  ProductSizes product_sizes;
   const char* name;
 };
 
@@ -183,6 +189,25 @@ inline int weight_gradient_pieces(const TrainingWeightGradient& task) {
 }
 inline int product_pieces(const TrainingProduct& task) {
   return (task.columns + task.piece_columns - 1) / task.piece_columns * ((task.rows + task.piece_rows - 1) / task.piece_rows);
+}
+// Pieces as even as they can be made, as many as threads or a multiple of it: by columns, and by rows where these are few.
+inline void choose_pieces(TrainingProduct& task, const ProductSizes& most, int threads) {
+  constexpr int kRows = 64;
+  const auto parts = [](int count, int size) { return (count + size - 1) / size; };
+  const auto size = [&](int count, int pieces, int step) { return parts(parts(count, pieces), step) * step; };
+  task.piece_rows = task.inner <= most.terms ? most.rows : most.waiting_rows;
+  task.piece_columns = most.columns;
+  const auto share_rows = [&] { task.piece_rows = std::min(task.piece_rows, size(task.rows, threads, kRows)); };
+  const int step = task.weight.values || task.transposed ? most.panel : most.nf4_panel;
+  if (task.columns < step * threads) return share_rows();
+  const int least = parts(parts(task.columns, most.columns), threads) * threads;
+  int lost = task.columns;  // columns that the busiest thread has more than its share
+  for (int pieces = least; pieces <= 4 * least; pieces += threads) {
+    const int columns = size(task.columns, pieces, step);
+    const int more = parts(parts(task.columns, columns), threads) * columns - task.columns / threads;
+    if (more < lost) lost = more, task.piece_columns = columns;
+  }
+  if (32 * lost > task.columns) share_rows();
 }
 // Rows are shared out in kNormPieces stretches, so that sums over rows do not depend on the number of threads.
 inline int first_row(int rows, int piece) { return int(std::int64_t(rows) * piece / kNormPieces); }

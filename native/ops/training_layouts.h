@@ -86,6 +86,33 @@ inline void pair_rows(const Bfloat* in, int padded, int width, std::uint32_t* ou
   pair_block(in, width, padded, width, out, width);
 }
 
+// Brings rows from memory that are needed soon.
+inline void prefetch_rows(const Bfloat* in, std::ptrdiff_t stride, int begin, int end, int columns) {
+  for (int n = begin; n < end; ++n)
+    for (int c = 0; c < columns; c += 32) _mm_prefetch((const char*)(in + n * stride + c), _MM_HINT_T1);
+}
+
+// Values that are needed soon, asked for a few lines at a time: many at once would hold up what is read now, and short
+// stretches of many rows are nothing that a processor would foresee.
+class Ahead {
+ public:
+  Ahead() = default;
+  Ahead(const Bfloat* start, std::ptrdiff_t stride, int rows, int columns)
+      : row_(start), stride_(stride), width_((columns + 31) / 32), left_(rows * width_) {}
+  int lines() const { return left_; }
+  void ask(int lines) {
+    for (lines = std::min(lines, left_); lines > 0; --lines, --left_) {
+      _mm_prefetch((const char*)(row_ + 32 * line_), _MM_HINT_T1);
+      if (++line_ == width_) line_ = 0, row_ += stride_;
+    }
+  }
+
+ private:
+  const Bfloat* row_ = nullptr;
+  std::ptrdiff_t stride_ = 0;
+  int width_ = 0, left_ = 0, line_ = 0;
+};
+
 // Memory of one thread, kept for the next piece.
 class Scratch {
  public:
@@ -125,6 +152,8 @@ struct ProductTile {
   Bfloat* out;
   std::ptrdiff_t out_stride;
   std::uint8_t* space;  // of product_space bytes
+  Ahead *rows_ahead, *weight_ahead;  // what is asked for beside this tile, and how many lines of it
+  int rows_lines, weight_lines;
 };
 
 }  // namespace

@@ -46,22 +46,11 @@ inline void pack_panel(const Bfloat* in, std::ptrdiff_t stride, bool transposed,
     for (int c = 0; c < columns; ++c) std::memcpy(out + std::size_t(p) * kProductPanel + c, in + c * stride + 2 * p, 4);
 }
 
-// The part of the weight that a piece's panels of one stretch of the sum are made of, and how much of it is asked for
-// while the stretch before it is multiplied: short stretches of many rows are nothing that a processor would foresee.
-struct PanelSource {
-  const Bfloat* start;
-  std::ptrdiff_t stride;
-  int rows, columns;
-
-  void prefetch(int done, int all) const {
-    prefetch_rows(start, stride, int(std::int64_t(rows) * done / all), int(std::int64_t(rows) * (done + 1) / all), columns);
-  }
-};
-
-PanelSource panel_source(const TrainingProduct& task, int k, int begin, int end) {
+// The part of the weight that a piece's panels of one stretch of the sum are made of.
+Ahead weight_ahead(const TrainingProduct& task, int k, int terms, int begin, int end) {
   const TrainingWeight& weight = task.weight;
-  if (k >= task.inner || !weight.values) return {nullptr, 0, 0, 0};
-  const int terms = std::min(kProductInner, task.inner - k);
+  if (k >= task.inner || !weight.values) return {};
+  terms = std::min(terms, task.inner - k);
   if (task.transposed) return {weight.values + begin * weight.stride + k, weight.stride, end - begin, terms};
   return {weight.values + k * weight.stride + begin, weight.stride, terms, end - begin};
 }
@@ -73,20 +62,21 @@ void training_product(const TrainingProduct& task, int piece) {
   const int n0 = piece % across * task.piece_rows, n1 = std::min(task.rows, n0 + task.piece_rows);
   const int c0 = piece / across * task.piece_columns, c1 = std::min(task.columns, c0 + task.piece_columns);
   const TrainingWeight& weight = task.weight;
-  const bool one_pass = task.inner <= kProductInner;
-  const int terms_space = std::min(task.inner, kProductInner);
-  const std::size_t panel_size = std::size_t(round_up(terms_space / 2, kSumPairs) + round_up(task.rank / 2, kSumPairs)) * kProductPanel;
-  const std::size_t panels_size = panel_size * ((c1 - c0 + kProductPanel - 1) / kProductPanel);
-  const std::size_t partial_size = std::size_t(one_pass ? 0 : round_up(n1 - n0, kProductTile)) * task.piece_columns;
-  const std::size_t unpacked_size = std::size_t(weight.values ? 0 : terms_space) * task.piece_columns;
+  const int stretches = (task.inner + kProductInner - 1) / kProductInner;  // of a sum, of equal length
+  const int stretch = std::min(task.inner, round_up((task.inner + stretches - 1) / stretches, 64));
+  const std::size_t panel_size = std::size_t(round_up(stretch / 2, kSumPairs) + round_up(task.rank / 2, kSumPairs)) * kProductPanel;
+  const int count = (c1 - c0 + kProductPanel - 1) / kProductPanel;
+  const std::size_t panels_size = panel_size * count;
+  const std::size_t partial_size = std::size_t(stretches == 1 ? 0 : round_up(n1 - n0, kProductTile)) * task.piece_columns;
+  const std::size_t unpacked_size = std::size_t(weight.values ? 0 : stretch) * task.piece_columns;
   scratch.begin(panels_size * 4 + partial_size * 4 + unpacked_size * 2 + product_space(task.rank) + 512);
   std::uint32_t* panels = scratch.take<std::uint32_t>(panels_size);
   float* partial = scratch.take<float>(partial_size);
   Bfloat* unpacked = scratch.take<Bfloat>(unpacked_size);
   std::uint8_t* space = scratch.take<std::uint8_t>(product_space(task.rank));
-  [[maybe_unused]] Products products;
-  for (int k = 0; k < task.inner; k += kProductInner) {
-    const int terms = std::min(kProductInner, task.inner - k);
+  Products products;
+  for (int k = 0; k < task.inner; k += stretch) {
+    const int terms = std::min(stretch, task.inner - k);
     const bool last = k + terms == task.inner;
     // Of the piece's columns c0 to c1: rows of W if it is transposed, else columns.
     const Bfloat* in = unpacked;
@@ -107,11 +97,14 @@ void training_product(const TrainingProduct& task, int piece) {
         pack_panel(task.low_right + (task.transposed ? c * task.low_right_stride : c), task.low_right_stride, task.transposed,
                    task.rank / 2, columns, panel + std::size_t(round_up(terms / 2, kSumPairs)) * kProductPanel);
     }
-    const PanelSource next = panel_source(task, k + kProductInner, c0, c1);
+    const int blocks = (n1 - n0 + kProductTile - 1) / kProductTile;
+    Ahead weights = weight_ahead(task, k + stretch, stretch, c0, c1);
+    const int weight_lines = (weights.lines() + blocks * count - 1) / (blocks * count);
     for (int n = n0, done = 0; n < n1; n += done) {
       // The rows after these come from further away than the panels.
-      prefetch_rows(task.left + k, task.left_stride, std::min(n1, n + kProductTile), std::min(n1, n + 2 * kProductTile), terms);
-      next.prefetch((n - n0) / kProductTile, (n1 - n0 + kProductTile - 1) / kProductTile);
+      const int following = std::clamp(n1 - n - kProductTile, 0, kProductTile);
+      Ahead rows(task.left + (n + kProductTile) * task.left_stride + k, task.left_stride, following, terms);
+      const int rows_lines = (rows.lines() + count - 1) / count;
       for (int c = c0; c < c1; c += kProductPanel) {
         const int at = c - c0;
         float* kept = partial + std::size_t(n - n0) * task.piece_columns + at;
@@ -120,11 +113,13 @@ void training_product(const TrainingProduct& task, int piece) {
                                panels + std::size_t(at / kProductPanel) * panel_size, terms / 2,
                                task.low_left + n * task.low_left_stride, task.low_left_stride, task.rank / 2,
                                k ? kept : bias, k ? task.piece_columns : 0, kept, task.piece_columns, last,
-                               task.out + n * task.out_stride + c, task.out_stride, space};
-        done = product_rows(tile, n1 - n, std::min(kProductPanel, c1 - c));
+                               task.out + n * task.out_stride + c, task.out_stride, space, &rows, &weights, rows_lines,
+                               weight_lines};
+        done = product_rows(tile, n1 - n, std::min(kProductPanel, c1 - c), products);
       }
     }
   }
+  products.finish();
 }
 
 inline void scale_row(const float* in, float scale, int count, Bfloat* out) {

@@ -23,12 +23,6 @@ inline void pair_panels(const Bfloat* in, std::ptrdiff_t stride, int rows, int c
                  out + std::size_t(c / kGradientPanel) * kPanelSize + n / 2 * kGradientPanel, kGradientPanel);
 }
 
-// Brings a stretch of the next block's rows from memory while this block is computed.
-inline void prefetch_rows(const Bfloat* in, std::ptrdiff_t stride, int begin, int end, int columns) {
-  for (int n = begin; n < end; ++n)
-    for (int c = 0; c < columns; c += 32) _mm_prefetch((const char*)(in + n * stride + c), _MM_HINT_T1);
-}
-
 // All strips of the left side with one panel; `before` is told the first output of each.
 template <class Before>
 inline void gradient_strips(const std::uint32_t* left, const std::uint32_t* panel, int pairs, int outputs, int columns,
