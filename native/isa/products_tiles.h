@@ -17,43 +17,49 @@ constexpr int kGradientTile = 32, kGradientRest = 16;
 constexpr int kGradientPanel = 32;
 constexpr int kGradientRows = 256;
 
-// What a piece that multiplies holds: besides the shapes, sums that wait to be added to others or rounded.  They leave the
-// unit through memory, which would stand still meanwhile; so they are written a few rows at a time beside the
-// products of the next tile.
+// Sums [rows][kProductPanel] of a tile and what they become: with what is at `start` (or null) added, they are kept in
+// float32, or rounded where `kept` is null.
+struct WaitingSums {
+  const float *sums, *start;
+  std::ptrdiff_t start_stride;
+  float* kept;
+  Bfloat* rounded;
+  std::ptrdiff_t stride;  // of either
+  int rows, columns;
+};
+
+// What a piece that multiplies holds: besides the shapes, sums that wait.  They leave the unit through memory, which would
+// stand still meanwhile; so they are written a few rows at a time beside the products of the next tile.
 class Products {
  public:
-  // Space for the sums [kProductTile][kProductPanel] of the next tile; `space` has room for those of two.
+  // Space for the sums of the next tile; `space` has room for those of two.
   float* sums(float* space) { return space + (second_ = !second_) * kProductTile * kProductPanel; }
-  void begin(const float* sums, const ProductTile& tile, int rows, int columns) {
-    sums_ = sums, tile_ = tile, rows_ = rows, columns_ = columns, written_ = 0;
-  }
+  void wait(const WaitingSums& sums) { waiting_ = sums, written_ = 0; }
   void write(int until) {
-    until = std::min(until, rows_);
-    const float* sums = sums_;
-    if (tile_.last && !tile_.start && columns_ == kProductPanel) {
-      Bfloat* out = tile_.out; const std::ptrdiff_t stride = tile_.out_stride;
-      int w = written_;
-      for (; w < until; ++w)
-        _mm512_storeu_si512(out + w * stride, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(sums + w * kProductPanel + 16), _mm512_loadu_ps(sums + w * kProductPanel)));
-      written_ = w;
+    const WaitingSums& w = waiting_;
+    int row = written_;
+    written_ = until = std::min(until, w.rows);
+    if (w.columns == kProductPanel && !w.kept && !w.start) {
+      for (; row < until; ++row) store_pair(w.rounded + row * w.stride, load(w.sums + row * kProductPanel), load(w.sums + row * kProductPanel + 16));
       return;
     }
-    for (; written_ < until; ++written_)
-      for (int c = 0; c < columns_; c += 16) {
-        F sum = load(sums + written_ * kProductPanel + c);
-        if (tile_.start) sum = sum + load(tile_.start + written_ * tile_.start_stride + c);
-        if (tile_.last) store_bfloat(tile_.out + written_ * tile_.out_stride + c, sum);
-        else store(tile_.partial + written_ * tile_.partial_stride + c, sum);
+    for (; row < until; ++row)
+      for (int c = 0; c < w.columns; c += 16) {
+        F sum = load(w.sums + row * kProductPanel + c);
+        if (w.start) sum = sum + load(w.start + row * w.start_stride + c);
+        if (w.kept) store(w.kept + row * w.stride + c, sum);
+        else store_bfloat(w.rounded + row * w.stride + c, sum);
       }
   }
-  void finish() { write(rows_); }
+  void finish() { write(waiting_.rows); }
 
  private:
+  static void store_pair(Bfloat* to, F first, F second) { _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(second.v, first.v)); }
+
   TileShapes shapes_{kWholeTiles};
   bool second_ = false;
-  const float* sums_ = nullptr;
-  ProductTile tile_{};
-  int rows_ = 0, columns_ = 0, written_ = 0;
+  WaitingSums waiting_{};
+  int written_ = 0;
 };
 
 template <int R, int C>
@@ -82,25 +88,31 @@ inline __attribute__((always_inline)) void store_sums(float* to, std::ptrdiff_t 
   settle_memory();
 }
 
+// Which side is read once, and shall leave the first cache to the other, which the next tile meets again.
+enum class Streamed { none, rows, columns };
+
 // sums += left[16 R][2 pairs] right[pairs][16 C].  Strides in elements of each array.  `beside(p)` is done beside each
-// step of 16 pairs.  What is `streamed` leaves the first cache to the left side, which the next panel meets again.
-template <int R, int C, bool streamed = false, class Beside>
+// step of kSumPairs.
+template <int R, int C, Streamed streamed = Streamed::none, class Beside>
 inline __attribute__((always_inline)) void add_products(const Bfloat* left, std::ptrdiff_t left_stride,
                                                         const std::uint32_t* right, std::ptrdiff_t right_stride, int pairs,
                                                         Beside&& beside) {
   settle_memory();
-  for (int p = 0; p < pairs; p += 16) {
+  for (int p = 0; p < pairs; p += kSumPairs) {
+    const Bfloat* rows = left + 2 * p;
     const std::uint32_t* columns = right + p * right_stride;
-    if constexpr (streamed) _tile_stream_loadd(6, columns, 4 * right_stride);
+    if constexpr (streamed == Streamed::columns) _tile_stream_loadd(6, columns, 4 * right_stride);
     else _tile_loadd(6, columns, 4 * right_stride);
-    _tile_loadd(4, left + 2 * p, 2 * left_stride);
+    if constexpr (streamed == Streamed::rows) _tile_stream_loadd(4, rows, 2 * left_stride);
+    else _tile_loadd(4, rows, 2 * left_stride);
     _tile_dpbf16ps(0, 4, 6);
     if constexpr (R > 1) {
-      _tile_loadd(5, left + 16 * left_stride + 2 * p, 2 * left_stride);
+      if constexpr (streamed == Streamed::rows) _tile_stream_loadd(5, rows + 16 * left_stride, 2 * left_stride);
+      else _tile_loadd(5, rows + 16 * left_stride, 2 * left_stride);
       _tile_dpbf16ps(2, 5, 6);
     }
     if constexpr (C > 1) {
-      if constexpr (streamed) _tile_stream_loadd(7, columns + 16, 4 * right_stride);
+      if constexpr (streamed == Streamed::columns) _tile_stream_loadd(7, columns + 16, 4 * right_stride);
       else _tile_loadd(7, columns + 16, 4 * right_stride);
       _tile_dpbf16ps(1, 4, 7);
       if constexpr (R > 1) _tile_dpbf16ps(3, 5, 7);
@@ -155,7 +167,7 @@ inline void product_panel_tile(const ProductTile& t, int rows, Products& product
   const int pairs = round_up(t.pairs, kSumPairs), steps = pairs / kSumPairs;
   const int rows_lines = (t.rows_lines + steps - 1) / steps, weight_lines = (t.weight_lines + steps - 1) / steps;
   zero_sums<2, C>();
-  add_products<2, C, true>(left, stride, t.right, kProductPanel, pairs, [&](int p) {
+  add_products<2, C, Streamed::columns>(left, stride, t.right, kProductPanel, pairs, [&](int p) {
     products.write((p + kSumPairs) * kProductTile / pairs);
     t.rows_ahead->ask(rows_lines);
     t.weight_ahead->ask(weight_lines);
@@ -167,12 +179,13 @@ inline void product_panel_tile(const ProductTile& t, int rows, Products& product
   if (t.last && t.low_pairs) {
     stride = t.low_stride;
     left = whole_left(t.low, stride, rows, t.low_pairs, space + kProductTile * kProductInner);
-    add_products<2, C, true>(left, stride, t.right + std::size_t(pairs) * kProductPanel, kProductPanel,
+    add_products<2, C, Streamed::columns>(left, stride, t.right + std::size_t(pairs) * kProductPanel, kProductPanel,
                              round_up(t.low_pairs, kSumPairs), [](int) {});
   }
   float* sums = products.sums((float*)t.space);
   store_sums<2, C>(sums, kProductPanel);
-  products.begin(sums, t, rows, 16 * C);
+  products.wait({sums, t.start, t.start_stride, t.last ? nullptr : t.partial, t.out, t.last ? t.out_stride : t.partial_stride,
+                 rows, 16 * C});
 }
 
 // As many of the rows as are done at once; their number.
@@ -184,15 +197,26 @@ inline int product_rows(const ProductTile& tile, int rows, int columns, Products
 }
 
 // --- gradients of weights (ops/training_weights.h) ---------------------------------------------------------------
+constexpr int kGradientSpace = 2 * kProductTile * kProductPanel;  // floats that `gradient_rows` wants for itself
+
+template <int R, int C>
+inline void gradient_tile(const std::uint32_t* left, const std::uint32_t* right, int pairs, float* out,
+                          std::ptrdiff_t out_stride, bool add, Products& products, float* space) {
+  zero_sums<R, C>();
+  add_products<R, C, Streamed::rows>((const Bfloat*)left, 2 * pairs, right, kGradientPanel, pairs,
+                                     [&](int p) { products.write((p + kSumPairs) * kProductTile / pairs); });
+  products.finish();
+  float* sums = products.sums(space);
+  store_sums<R, C>(sums, kProductPanel);
+  products.wait({sums, add ? out : nullptr, out_stride, out, nullptr, out_stride, 16 * R, 16 * C});
+}
+
 // For R outputs and the inputs of a panel: out[R][columns] (+)= left right.
 template <int R>
 inline void gradient_rows(const std::uint32_t* left, const std::uint32_t* right, int pairs, int columns, float* out,
-                          std::ptrdiff_t out_stride, bool add) {
-  const Bfloat* rows = (const Bfloat*)left;
-  if (columns == kGradientPanel)
-    product_tile<R / 16, 2>(rows, 2 * pairs, right, kGradientPanel, pairs, out, out_stride, add);
-  else
-    product_tile<R / 16, 1>(rows, 2 * pairs, right, kGradientPanel, pairs, out, out_stride, add);
+                          std::ptrdiff_t out_stride, bool add, Products& products, float* space) {
+  if (columns == kGradientPanel) gradient_tile<R / 16, 2>(left, right, pairs, out, out_stride, add, products, space);
+  else gradient_tile<R / 16, 1>(left, right, pairs, out, out_stride, add, products, space);
 }
 
 // [rows][columns] -> [columns][pairs of rows], zeros after the last.

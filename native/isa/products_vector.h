@@ -120,10 +120,12 @@ inline void gradient_tile(const std::uint32_t* left, const std::uint32_t* right,
     }
 }
 
+constexpr int kGradientSpace = 0;  // floats that `gradient_rows` wants for itself
+
 // For R outputs of a strip and the inputs of a panel: out[R][columns] (+)= left^T right.
 template <int R>
 inline void gradient_rows(const std::uint32_t* left, const std::uint32_t* right, int pairs, int columns, float* out,
-                          std::ptrdiff_t out_stride, bool add) {
+                          std::ptrdiff_t out_stride, bool add, Products&, float*) {
   if (columns == kGradientPanel) return gradient_tile<R, 4>(left, right, pairs, out, out_stride, add);
   for (int c = 0; c < columns; c += 16) gradient_tile<R, 1>(left, right + c, pairs, out + c, out_stride, add);
 }

@@ -26,14 +26,16 @@ inline void pair_panels(const Bfloat* in, std::ptrdiff_t stride, int rows, int c
 // All strips of the left side with one panel; `before` is told the first output of each.
 template <class Before>
 inline void gradient_strips(const std::uint32_t* left, const std::uint32_t* panel, int pairs, int outputs, int columns,
-                            float* out, std::ptrdiff_t out_stride, bool add, Before&& before) {
+                            float* out, std::ptrdiff_t out_stride, bool add, Products& products, float* sums, Before&& before) {
   int o = 0;
   for (; o + kGradientTile <= outputs; o += kGradientTile) {
     before(o);
-    gradient_rows<kGradientTile>(left + std::size_t(o) * pairs, panel, pairs, columns, out + o * out_stride, out_stride, add);
+    gradient_rows<kGradientTile>(left + std::size_t(o) * pairs, panel, pairs, columns, out + o * out_stride, out_stride, add, products,
+                                 sums);
   }
   for (; o < outputs; o += kGradientRest)
-    gradient_rows<kGradientRest>(left + std::size_t(o) * pairs, panel, pairs, columns, out + o * out_stride, out_stride, add);
+    gradient_rows<kGradientRest>(left + std::size_t(o) * pairs, panel, pairs, columns, out + o * out_stride, out_stride, add, products,
+                                 sums);
 }
 
 void training_weight_gradient(const TrainingWeightGradient& task, int piece) {
@@ -43,7 +45,7 @@ void training_weight_gradient(const TrainingWeightGradient& task, int piece) {
   const int kept_inputs = round_up(inputs, kGradientPanel), space_size = std::max(outputs, 256);
   const bool sums_bias = task.bias_gradient && !i0;
   const std::size_t ones_size = sums_bias ? std::size_t(kPairs) * kGradientPanel : 0;
-  scratch.begin((std::size_t(kPairs) * (outputs + kept_inputs) + space_size + ones_size + 16 * outputs) * 4 + 512);
+  scratch.begin((std::size_t(kPairs) * (outputs + kept_inputs) + space_size + ones_size + 16 * outputs + kGradientSpace) * 4 + 512);
   std::uint32_t* left = scratch.take<std::uint32_t>(std::size_t(kPairs) * outputs);
   std::uint32_t* space = scratch.take<std::uint32_t>(space_size);
   std::uint32_t* right = scratch.take<std::uint32_t>(std::size_t(kPairs) * kept_inputs);
@@ -51,7 +53,8 @@ void training_weight_gradient(const TrainingWeightGradient& task, int piece) {
   std::uint32_t* ones = scratch.take<std::uint32_t>(ones_size);
   for (std::size_t i = 0; i < ones_size; ++i) ones[i] = 0x3f803f80;
   float* bias_sums = scratch.take<float>(16 * std::size_t(outputs));
-  [[maybe_unused]] Products products;
+  float* sums = scratch.take<float>(kGradientSpace);
+  Products products;
   for (int n = 0; n < task.rows; n += kGradientRows) {
     const int rows = std::min(kGradientRows, task.rows - n), pairs = round_up((rows + 1) / 2, kSumPairs);
     const bool add = task.add || n > 0;
@@ -60,12 +63,12 @@ void training_weight_gradient(const TrainingWeightGradient& task, int piece) {
     const Bfloat* following_gradient = task.out_gradient + std::ptrdiff_t(n + rows) * task.out_stride + o0;
     pair_strips(task.out_gradient + n * task.out_stride + o0, task.out_stride, rows, outputs, space, left);
     pair_panels(task.in + n * task.in_stride + i0, task.in_stride, rows, inputs, pairs, right);
-    if (sums_bias) gradient_strips(left, ones, pairs, outputs, 16, bias_sums, 16, n > 0, [](int) {});
+    if (sums_bias) gradient_strips(left, ones, pairs, outputs, 16, bias_sums, 16, n > 0, products, sums, [](int) {});
     for (int i = 0; i < inputs; i += kGradientPanel) {
       const std::uint32_t* panel = right + std::size_t(i / kGradientPanel) * kPanelSize;
       const int columns = std::min(kGradientPanel, inputs - i);
       float* out = task.weight_gradient + std::size_t(o0) * task.inputs + i0 + i;
-      gradient_strips(left, panel, pairs, outputs, columns, out, task.inputs, add, [&](int o) {
+      gradient_strips(left, panel, pairs, outputs, columns, out, task.inputs, add, products, sums, [&](int o) {
         // Tile by tile through the rows of the next block.
         const std::int64_t tiles = std::int64_t(inputs) * outputs, done = std::int64_t(i) * outputs + std::int64_t(o) * columns;
         const int from = int(next * done / tiles), to = int(next * (done + kGradientTile * columns) / tiles);
@@ -74,6 +77,7 @@ void training_weight_gradient(const TrainingWeightGradient& task, int piece) {
       });
     }
   }
+  products.finish();
   for (int o = 0; sums_bias && o < outputs; ++o) task.bias_gradient[o0 + o] = bias_sums[16 * o];
 }
 
