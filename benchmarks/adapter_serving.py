@@ -83,7 +83,8 @@ def agreement(base: Path, adapter: Path, folder: Path, threads: int) -> list[str
     """Notes: how far an adapter is from the model it was merged into, and the base from its own floats.
 
     The second is what products with activations in 8 bits cost anyway: the twins multiply in float.  Keys and
-    values are rounded on both sides, so the cache in 8 bits, the default, adds to each distance.
+    values are rounded on both sides, so a cache in 8 bits, which is not the default with adapters, adds to
+    each distance.
     """
     checkpoint = open_checkpoint(base)
     read = read_adapter(adapter, checkpoint.config)

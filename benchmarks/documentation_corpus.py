@@ -2,9 +2,10 @@
 
     python -m benchmarks.documentation_corpus corpus celery-5.7.0.tar.gz django-6.1.3.tar.gz ...
 
-Nothing of an archive runs.  What repeats itself is left out: lists of changes, generated lists, and each paragraph
-that was mostly read before, in whatever document.  A text whose held-out part repeats what is trained on has no
-power law: each token more makes the next repetition likelier.  docs/scaling.md has the archives of the demonstration.
+Nothing of an archive runs.  Only paragraphs of prose are kept, and of these what is new: each that was mostly
+read before, in whatever document, is left out.  A text whose held-out part repeats what is trained on
+has no power law: each token more makes the next repetition likelier.  docs/scaling/archives.txt names the
+archives of the demonstration.
 """
 
 from __future__ import annotations
@@ -57,7 +58,11 @@ def new_paragraphs(text: str, seen: set[int]) -> Iterator[str]:
         words = re.findall(r"\w+", paragraph.lower())
         letters = sum(character.isalpha() or character.isspace() for character in paragraph)
         # Directives, fields and tables begin with a sign; code has many.
-        if not paragraph.lstrip(" *-")[:1].isalpha() or len(words) < _LEAST_WORDS or letters < _LEAST_PROSE * len(paragraph):
+        if (
+            not paragraph.lstrip(" *-")[:1].isalpha()
+            or len(words) < _LEAST_WORDS
+            or letters < _LEAST_PROSE * len(paragraph)
+        ):
             continue
         runs = {zlib.crc32(" ".join(words[at : at + _RUN]).encode()) for at in range(len(words) - _RUN + 1)}
         if 2 * len(runs & seen) < len(runs):

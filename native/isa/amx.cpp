@@ -42,7 +42,7 @@ const TrainingKernels* amx_training_kernels() {
                                        training_heads,             training_heads_backward,     training_cross_entropy,
                                        training_weight_gradient,   training_product,
                                        join_training_pairs,        training_lowering,
-                                       192, 768, {1024, 384, 512, kProductInner, kProductPanel, 64}, "amx"};
+                                       {576, 768, 225000, 32}, {1024, 384, 512, kProductInner, kProductPanel, 64}, "amx"};
   return &kernels;
 }
 

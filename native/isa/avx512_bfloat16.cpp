@@ -38,7 +38,7 @@ const TrainingKernels* avx512_bfloat16_training_kernels() {
                                        training_heads,             training_heads_backward,     training_cross_entropy,
                                        training_weight_gradient,   training_product,
                                        join_training_pairs,        training_lowering,
-                                       192, 384, {512, 192, 512, kProductInner, kProductPanel, 192}, "avx512-bf16"};
+                                       {192, 384, 192 * 384, 192}, {512, 192, 512, kProductInner, kProductPanel, 192}, "avx512-bf16"};
   return &kernels;
 }
 

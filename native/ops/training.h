@@ -160,6 +160,12 @@ struct TrainingPairs {
   Bfloat *down, *up;
 };
 
+// Of a piece of a gradient at most: outputs, inputs, and both multiplied.  Both sides are put into pairs for each piece, the
+// left side at a higher price: so a piece has all inputs if it can.
+struct GradientSizes {
+  int outputs, inputs, sums, step;
+};
+
 // Each function does piece `piece` of `pieces(task)`; pieces may be done in any order by any thread.
 struct TrainingKernels {
   void (*attention)(const TrainingAttention&, int piece);
@@ -176,25 +182,25 @@ struct TrainingKernels {
   void (*join_pairs)(const TrainingPairs&);
   void (*lower)(const TrainingLowering&, int piece);  // of kNormPieces
   // Sizes of pieces that suit the kernels' caches.
-  int gradient_outputs, gradient_inputs;
+  GradientSizes gradient_sizes;
   ProductSizes product_sizes;
   const char* name;
 };
 
+inline int parts(int count, int size) { return (count + size - 1) / size; }
+
 inline int attention_pieces(const TrainingAttention& task) { return task.sequences * task.heads; }
 inline int attention_backward_pieces(const TrainingAttention& task) { return task.sequences * task.key_heads; }
 inline int weight_gradient_pieces(const TrainingWeightGradient& task) {
-  return (task.outputs + task.piece_outputs - 1) / task.piece_outputs *
-         ((task.inputs + task.piece_inputs - 1) / task.piece_inputs);
+  return parts(task.outputs, task.piece_outputs) * parts(task.inputs, task.piece_inputs);
 }
 inline int product_pieces(const TrainingProduct& task) {
-  return (task.columns + task.piece_columns - 1) / task.piece_columns * ((task.rows + task.piece_rows - 1) / task.piece_rows);
+  return parts(task.columns, task.piece_columns) * parts(task.rows, task.piece_rows);
 }
 // Pieces as even as they can be made, as many as threads or a multiple of it: by columns, and by rows where these are few.
 inline void choose_pieces(TrainingProduct& task, const ProductSizes& most, int threads) {
   constexpr int kRows = 64;
-  const auto parts = [](int count, int size) { return (count + size - 1) / size; };
-  const auto size = [&](int count, int pieces, int step) { return parts(parts(count, pieces), step) * step; };
+  const auto size = [](int count, int pieces, int step) { return parts(parts(count, pieces), step) * step; };
   task.piece_rows = task.inner <= most.terms ? most.rows : most.waiting_rows;
   task.piece_columns = most.columns;
   const auto share_rows = [&] { task.piece_rows = std::min(task.piece_rows, size(task.rows, threads, kRows)); };
@@ -209,6 +215,18 @@ inline void choose_pieces(TrainingProduct& task, const ProductSizes& most, int t
   }
   if (32 * lost > task.columns) share_rows();
 }
+// The same for gradients, by outputs, or by inputs where there are too few of these.
+inline void choose_pieces(TrainingWeightGradient& task, const GradientSizes& most, int threads) {
+  const auto even = [&](int count, int pieces) { return parts(parts(count, pieces), most.step) * most.step; };
+  int across = parts(task.inputs, most.inputs);
+  task.piece_inputs = even(task.inputs, across);
+  int along = parts(task.outputs, std::clamp(most.sums / task.piece_inputs / most.step * most.step, most.step, most.outputs));
+  while (along * across % threads && along * most.step < task.outputs) ++along;
+  task.piece_outputs = even(task.outputs, along);
+  while (along * across % threads && across * most.step < task.inputs) ++across;
+  task.piece_inputs = even(task.inputs, across);
+}
+
 // Rows are shared out in kNormPieces stretches, so that sums over rows do not depend on the number of threads.
 inline int first_row(int rows, int piece) { return int(std::int64_t(rows) * piece / kNormPieces); }
 

@@ -304,7 +304,7 @@ def load(
     context: longest sequence in tokens; by default the model's own, but at most 4096.
     threads: by default what this process may really use (CPU quota, affinity, cores).
     kv_type: storage of keys and values: "f16", "int8" (half the memory, faster in long contexts), or "auto",
-        which is int8 for the models that lose nothing by it.
+        which is int8 for the models that lose nothing by it, without adapters.
     max_sequences: how many run at once; others wait.  cache_tokens: tokens in the KV cache that they share.
     draft: what guesses tokens ahead where that pays; the text is the same whatever it is.  "suffix" (what
         the text or earlier ones repeat), "off", or what guesses where nothing repeats: a smaller model of
@@ -333,7 +333,7 @@ def load(
     threads = threads or machine.default_threads()
     if cache_tokens is None:
         cache_tokens = min(context * max_sequences, max(context, DEFAULT_CACHE_TOKENS))
-    stored = resolve_kv_type(kv_type, config)
+    stored = resolve_kv_type(kv_type, config, adapted=bool(adapters))
     block_count = blocks_beside_weights(checkpoint, max(cache_tokens, context), stored)
     with ThreadPoolExecutor(1, "octavo-load") as beside:
         # Packing weights needs no interpreter, and making a tokenizer needs little else.

@@ -78,6 +78,8 @@ def test_a_pool_that_does_not_fit_is_refused_with_what_would() -> None:
 def test_auto_keeps_biased_keys_at_16_bits() -> None:
     assert resolve_kv_type("auto", CONFIG) == "int8"
     assert resolve_kv_type("auto", dataclasses.replace(CONFIG, architecture="qwen2")) == "f16"
+    assert resolve_kv_type("auto", CONFIG, adapted=True) == "f16"
+    assert resolve_kv_type("int8", CONFIG, adapted=True) == "int8"
     assert resolve_kv_type("f16", CONFIG) == "f16"
     with pytest.raises(ValueError, match="'auto', 'f16' or 'int8'"):
         resolve_kv_type("f64", CONFIG)  # type: ignore[arg-type]

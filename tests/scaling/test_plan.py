@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -139,8 +140,13 @@ def test_tables_are_read_and_checked(tmp_path: Path) -> None:
 
 def test_without_evidence_there_is_a_ladder_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    speed = dataclasses.replace(SPEED, precision="bfloat16")
+    monkeypatch.setattr("octavo.scaling.planning.throughput.measure", lambda *_: speed)
     said = CliRunner(catch_exceptions=False).invoke(main, ["plan", "--hours", "3"])
     assert "octavo sweep run pilot.toml" in said.output and "no loss can be promised" in said.output
     from octavo.scaling.sweeping.ladder import read_ladder
 
-    assert len(read_ladder(tmp_path / "pilot.toml").budgets) == 3
+    ladder = read_ladder(tmp_path / "pilot.toml")
+    assert len(ladder.budgets) == 3 and ladder.precision == "bfloat16"
+    # Runs of the three budgets, some six of each, take about a tenth of the time.
+    assert 0.05 < 6 * sum(ladder.budgets) / speed.rate(2e5) / (3 * 3600) < 0.15

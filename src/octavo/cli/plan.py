@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from octavo.scaling.planning.plan import Plan
 
 _UNITS = {"": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
-# FLOPs a second that are assumed for a pilot before anything is measured.
-_ASSUMED = 3e10
+_PILOT_VOCABULARY, _PILOT_CONTEXT = 512, 128
+_PILOT_SIZE = 2e5  # parameters of a run in the middle of a pilot
 
 
 @click.command("plan", context_settings={"max_content_width": 110})
@@ -111,21 +111,25 @@ def _evidence(store_path: Path) -> tuple[Any, Any, dict[str, Any], Any]:
 def _write_pilot(data: tuple[str, ...], hours: float) -> None:
     """A ladder that takes about a tenth of the time: no evidence, no number."""
     from octavo.data.sources import list_files, standard_library_files
+    from octavo.scaling.planning.throughput import measure
 
     files = list_files([Path(name).expanduser() for name in data]) if data else standard_library_files()
     size = sum(path.stat().st_size for path in files)
-    share = 0.1 * hours * 3600 * _ASSUMED
-    budgets = [share / 40, share / 13, share / 4] if share < 4e14 else [1e12, 1e13, 1e14]
-    budgets = [float(f"{budget / 6:.1e}") for budget in budgets]
+    notice("measuring how fast this machine trains, about twenty seconds")
+    speed = measure(_PILOT_VOCABULARY, _PILOT_CONTEXT)
+    rate = speed.rate(_PILOT_SIZE)
+    # Of a tenth of the time; a ladder has six runs or so of each budget, each three times the one before.
+    largest = min(1e14, 0.1 * hours * 3600 * rate / (6 * (1 + 1 / 3 + 1 / 10)))
+    budgets = [float(f"{largest / part:.1e}") for part in (10, 3, 1)]
     names = json.dumps([str(Path(name).expanduser().resolve()) for name in data] or ["stdlib:"])
     path = Path("pilot.toml")
     path.write_text(
-        f'# A tenth of {hours:g} hours.\nname = "pilot"\ndata = {names}\nvocabulary = 512\n'
-        f'budgets = {budgets}\nseeds = 2\nprecision = "float32"\n',
+        f'# A tenth of {hours:g} hours.\nname = "pilot"\ndata = {names}\nvocabulary = {_PILOT_VOCABULARY}\n'
+        f'context = {_PILOT_CONTEXT}\nbudgets = {budgets}\nseeds = 2\nprecision = "{speed.precision}"\n',
         encoding="utf-8",
     )
     tokens = size / 2.2
-    n = math.sqrt(_ASSUMED * hours * 3600 / 6 / 20)
+    n = math.sqrt(rate * hours * 3600 / 6 / 20)
     click.echo(
         f"the data: {size / 1e6:.1f} MB in {len(files)} files, about {tokens / 1e6:.1f} million tokens of 512"
     )

@@ -22,13 +22,17 @@ KVChoice = Literal["auto", "f16", "int8"]
 BIASED_KEYS = frozenset({"gpt2", "qwen2"})
 
 
-def resolve_kv_type(choice: KVChoice, config: ModelConfig) -> KVType:
-    """What "auto" means for a model: int8, but f16 where that costs accuracy, or where nothing is kept."""
+def resolve_kv_type(choice: KVChoice, config: ModelConfig, *, adapted: bool = False) -> KVType:
+    """What "auto" means for a model: int8, but f16 where that costs accuracy, or where nothing is kept.
+
+    adapted: it has adapters, whose outputs shall be those of merged models: int8 is a third of their distance
+    (benchmarks/adapter_serving.py).
+    """
     if choice not in ("auto", "f16", "int8"):
         raise ValueError(f"kv_type: {choice!r}, and it must be 'auto', 'f16' or 'int8'")
     if choice != "auto":
         return choice
-    return "f16" if config.architecture in BIASED_KEYS or config.is_encoder else "int8"
+    return "f16" if adapted or config.architecture in BIASED_KEYS or config.is_encoder else "int8"
 
 
 def blocks_for(tokens: int, block_size: int) -> int:

@@ -17,6 +17,7 @@ from octavo.scaling.counting import count_model
 from octavo.training.causal import LanguageModelling
 from octavo.training.config import TrainingConfig, complete, model_config
 from octavo.training.loop import Trainer
+from octavo.training.precision import choose_precision
 
 _SECONDS_EACH = 4.0
 
@@ -24,7 +25,7 @@ _SECONDS_EACH = 4.0
 def measure_here(
     shapes: list[list[int]], vocabulary: int, context: int, optimizer: str, precision: str, threads: int
 ) -> dict[str, Any]:
-
+    precision = choose_precision(precision, max(hidden for hidden, _ in shapes))
     corpus = corpus_of([np.random.default_rng(0).integers(0, vocabulary, 64 * context).tolist()])
     sizes, rates = [], []
     for hidden, layers in shapes:
@@ -54,7 +55,7 @@ def measure_here(
             best = min(best, time.perf_counter() - before)
         sizes.append(count.active)
         rates.append(count.flops_per_token * config.batch_tokens / best)
-    return {"parameters": sizes, "flops_per_second": rates}
+    return {"parameters": sizes, "flops_per_second": rates, "precision": precision}
 
 
 if __name__ == "__main__":

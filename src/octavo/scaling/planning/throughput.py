@@ -16,10 +16,11 @@ SHAPES = ((32, 2), (64, 3), (128, 4), (256, 6))
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Measured points: parameters (active) and FLOPs a second, in rising order of size."""
+    """Measured points: parameters (active) and FLOPs a second, in rising order of size, in one precision."""
 
     parameters: tuple[float, ...]
     flops_per_second: tuple[float, ...]
+    precision: str = "float32"
 
     def rate(self, parameters: float) -> float:
         """FLOPs a second at a size, between the points by their logarithms, beyond them the last one's."""
@@ -28,9 +29,12 @@ class Throughput:
 
 
 def measure(
-    vocabulary: int, context: int, *, optimizer: str = "adamw", precision: str = "float32", threads: int = 0
+    vocabulary: int, context: int, *, optimizer: str = "adamw", precision: str = "auto", threads: int = 0
 ) -> Throughput:
-    """About twenty seconds.  Raises OctavoError if the process fails."""
+    """About twenty seconds.  Raises OctavoError if the process fails.
+
+    precision: "auto" for what suits this processor, which the answer names.
+    """
     wanted = {
         "shapes": SHAPES,
         "vocabulary": vocabulary,
@@ -44,4 +48,4 @@ def measure(
     if done.returncode:
         raise OctavoError(f"the speed of training could not be measured: {done.stderr.strip()[-300:]}")
     found = json.loads(done.stdout.splitlines()[-1])
-    return Throughput(tuple(found["parameters"]), tuple(found["flops_per_second"]))
+    return Throughput(tuple(found["parameters"]), tuple(found["flops_per_second"]), found["precision"])
