@@ -35,7 +35,9 @@ def summarize(
         law = fit_parametric(each.parameters, each.tokens, each.loss, estimator, delta)
         conventions[name] = {**asdict(law.law), "a": law.a, "objective": law.objective, "residual": law.noise}
     try:
-        hold_out = leave_largest_out(_budgets(table), table.parameters, table.tokens, table.loss)
+        hold_out = leave_largest_out(
+            _budgets(table), table.parameters, table.tokens, table.loss, between_forms=True
+        )
     except ValueError:
         hold_out = None
         warnings.append("only one budget, or too few runs: no budget can be left out to judge the law by")
@@ -45,11 +47,11 @@ def summarize(
         if not each_profile.identified:
             warnings.append(f"your {len(table)} runs cannot identify {name}: its profile is flat")
     warnings += [each for each in (correlation_warning(fit), *run_warnings(_facts(table))) if each]
-    prediction = None
+    prediction, other = None, fit_kaplan(table.parameters, table.tokens, table.loss)
     if compute is not None:
         size, tokens = _optimum(table, fit.law.optimum, compute)
         largest = float(table.compute.max())
-        found = predict_run(fit, size, tokens, ratio=compute / largest, hold_out=hold_out)
+        found = predict_run(fit, size, tokens, ratio=compute / largest, hold_out=hold_out, other=other)
         prediction = {**asdict(found), "compute": compute}
         warnings += [each for each in [extrapolation_warning(compute, largest)] if each]
     approaches, more = _approaches(table, fit.a)
@@ -60,7 +62,7 @@ def summarize(
         "intervals": {n: resampled.interval(n) for n in ("E", "alpha", "beta", "a")} if resampled else {},
         "profiles": {n: {"interval": p.interval, "identified": p.identified} for n, p in profiles.items()},
         "approaches": approaches,
-        "kaplan": asdict(fit_kaplan(table.parameters, table.tokens, table.loss)),
+        "kaplan": asdict(other),
         "left_out_error": hold_out.root_mean_square if hold_out else None,
         "prediction": prediction,
         "warnings": list(dict.fromkeys(warnings + more)),

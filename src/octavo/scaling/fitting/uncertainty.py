@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import chi2, norm
 
+from octavo.scaling.fitting.forms import KaplanFit, fit_kaplan
 from octavo.scaling.fitting.parametric import ParametricFit, Problem, fit_parametric
 from octavo.scaling.laws import Values
 
@@ -122,16 +123,28 @@ class HoldOut:
 
 
 def leave_largest_out(
-    compute: ArrayLike, parameters: ArrayLike, tokens: ArrayLike, loss: ArrayLike, **options: object
+    compute: ArrayLike,
+    parameters: ArrayLike,
+    tokens: ArrayLike,
+    loss: ArrayLike,
+    *,
+    between_forms: bool = False,
+    **options: object,
 ) -> HoldOut:
     """Fit without the largest budget and predict it.  Budgets within 10 % count as one.
 
-    Raises ValueError where the others are too few to fit.
+    between_forms: predict as `predict_run` does with a second form.  Raises ValueError where the others are
+    too few to fit.
     """
     c, n, d, y = (np.asarray(values, float) for values in (compute, parameters, tokens, loss))
     largest = c > 0.9 * c.max()
     fit = fit_parametric(n[~largest], d[~largest], y[~largest], **options)  # type: ignore[arg-type]
-    errors = fit.predict(n[largest], d[largest]) / y[largest] - 1
+    found = fit.predict(n[largest], d[largest])
+    if between_forms:
+        found = np.sqrt(
+            found * fit_kaplan(n[~largest], d[~largest], y[~largest]).predict(n[largest], d[largest])
+        )
+    errors = found / y[largest] - 1
     return HoldOut(float(c.max()), tuple(float(error) for error in errors))
 
 
@@ -163,10 +176,22 @@ def predict_run(
     ratio: float = 1.0,
     noise: float | None = None,
     hold_out: HoldOut | None = None,
+    other: KaplanFit | None = None,
 ) -> Prediction:
-    """noise: standard deviation of log loss over seeds.  hold_out: see `leave_largest_out`."""
+    """The loss to expect of a run.
+
+    noise: standard deviation of log loss over seeds.  hold_out: see `leave_largest_out`.  other: a form
+    without a floor, fitted to the same runs.  Small runs are far from any floor and hardly tell the two
+    forms apart; beyond them one falls too slowly and the other too fast, so the prediction is their geometric
+    mean, and half of what they differ by is part of its doubt.
+    """
     center = float(fit.predict(parameters, tokens))
     low, high = (float(value) for value in fit.interval(parameters, tokens, level, noise=noise))
+    if other is not None:
+        half = 0.5 * float(np.log(other.predict(parameters, tokens) / center))
+        below, above = np.hypot(np.log(center / low), half), np.hypot(np.log(high / center), half)
+        center *= float(np.exp(half))
+        low, high = center * float(np.exp(-below)), center * float(np.exp(above))
     found = Prediction(parameters, tokens, center, low, high, level, ratio, False)
     if hold_out is not None:
         # It is one error of an extrapolation by one budget: about its standard deviation.

@@ -125,7 +125,10 @@ def plan(
         ratio=best.run.budget / largest,
         noise=found.noise,
         hold_out=found.hold_out,
+        other=found.other,
     )
+    # What is said of losses is said between the two forms; shapes are ranked by the law with a floor.
+    between = prediction.loss / float(found.fit.predict(size, best.effective_tokens))
     epochs = best.run.config.tokens / unique_tokens
     serving = serving_optimum(found.fit.law, best.loss, serve_tokens) if serve_tokens else None
     return Plan(
@@ -134,12 +137,12 @@ def plan(
         epochs,
         hours,
         memory(best),
-        replace(prediction, loss=best.loss),
-        best.loss / math.log(2) / bytes_per_token,
+        replace(prediction, loss=between * best.loss),
+        between * best.loss / math.log(2) / bytes_per_token,
         (min(near), max(near)),
-        max(each.loss for each in wrong),
-        min(each.loss for each in all_of(hours + 1, unique_tokens)),
-        min(each.loss for each in all_of(hours, 1.1 * unique_tokens)),
+        between * max(each.loss for each in wrong),
+        between * min(each.loss for each in all_of(hours + 1, unique_tokens)),
+        between * min(each.loss for each in all_of(hours, 1.1 * unique_tokens)),
         serving,
         tuple(_bits(k, table, found, most_memory) for k in bits),
         next_run(ladder, found, best, corpus),

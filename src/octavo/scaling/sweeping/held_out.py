@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from octavo.errors import FormatError
+from octavo.scaling.fitting.forms import KaplanFit, fit_kaplan
 from octavo.scaling.fitting.isoflop import fit_isoflop
 from octavo.scaling.fitting.parametric import ParametricFit, fit_parametric
 from octavo.scaling.fitting.uncertainty import HoldOut, Prediction, leave_largest_out, predict_run, seed_noise
@@ -34,6 +35,7 @@ class LadderFit:
 
     table: RunTable
     fit: ParametricFit
+    other: KaplanFit
     hold_out: HoldOut | None
     noise: float | None
 
@@ -49,13 +51,15 @@ def fit_ladder(table: RunTable) -> LadderFit:
             table.parameters,
             table.tokens,
             table.loss,
+            between_forms=True,
         )
     except ValueError:
         hold_out = None
     cells: dict[str, list[float]] = defaultdict(list)
     for cell, loss in zip(table.cells, table.loss, strict=False):
         cells[cell].append(float(loss))
-    return LadderFit(table, fit, hold_out, seed_noise(list(cells.values())))
+    other = fit_kaplan(table.parameters, table.tokens, table.loss)
+    return LadderFit(table, fit, other, hold_out, seed_noise(list(cells.values())))
 
 
 def predict_shape(ladder: LadderFit, run: PlannedRun) -> Prediction:
@@ -68,6 +72,7 @@ def predict_shape(ladder: LadderFit, run: PlannedRun) -> Prediction:
         ratio=run.budget / float(ladder.table.compute.max()),
         noise=ladder.noise,
         hold_out=ladder.hold_out,
+        other=ladder.other,
     )
 
 
@@ -109,6 +114,7 @@ def register(store: Store, compute: float) -> tuple[str, list[PlannedRun]]:
         chosen.append(min(others, key=lambda run: abs(np.log(run.config.count().active / (factor * size)))))
     content = {
         "law": asdict(found.fit.law),
+        "kaplan": asdict(found.other),
         "a": found.fit.a,
         "residual": found.fit.noise,
         "seed_noise": found.noise,
