@@ -55,20 +55,43 @@ Ahead weight_ahead(const TrainingProduct& task, int k, int terms, int begin, int
   return {weight.values + k * weight.stride + begin, weight.stride, terms, end - begin};
 }
 
+// The panels of columns c0 to c1 for terms [k, k + terms) of the sum, and behind the last of these for the thin product.
+void pack_panels(const TrainingProduct& task, int k, int terms, int c0, int c1, Bfloat* unpacked, std::uint32_t* panels,
+                 std::size_t panel_size) {
+  const TrainingWeight& weight = task.weight;
+  // Columns of the product: rows of W if it is transposed, else columns.
+  const Bfloat* in = unpacked;
+  std::ptrdiff_t stride = task.transposed ? terms : c1 - c0;
+  if (weight.values) {
+    stride = weight.stride;
+    in = weight.values + (task.transposed ? c0 * stride + k : k * stride + c0);
+  } else if (task.transposed) {
+    unpack_nf4_tile(weight, c0, c1, k, k + terms, unpacked);
+  } else {
+    unpack_nf4_tile(weight, k, k + terms, c0, c1, unpacked);
+  }
+  for (int c = c0; c < c1; c += kProductPanel, panels += panel_size) {
+    const int columns = std::min(kProductPanel, c1 - c), at = c - c0;
+    pack_panel(in + (task.transposed ? at * stride : at), stride, task.transposed, terms / 2, columns, panels);
+    if (k + terms == task.inner && task.rank)
+      pack_panel(task.low_right + (task.transposed ? c * task.low_right_stride : c), task.low_right_stride, task.transposed,
+                 task.rank / 2, columns, panels + std::size_t(round_up(terms / 2, kSumPairs)) * kProductPanel);
+  }
+}
+
 // A few rows with all panels of a piece: these rows stay in the first cache and the panels in the second, and what is
 // written lies in a row.
 void training_product(const TrainingProduct& task, int piece) {
   const int across = (task.rows + task.piece_rows - 1) / task.piece_rows;
   const int n0 = piece % across * task.piece_rows, n1 = std::min(task.rows, n0 + task.piece_rows);
   const int c0 = piece / across * task.piece_columns, c1 = std::min(task.columns, c0 + task.piece_columns);
-  const TrainingWeight& weight = task.weight;
   const int stretches = (task.inner + kProductInner - 1) / kProductInner;  // of a sum, of equal length
   const int stretch = std::min(task.inner, round_up((task.inner + stretches - 1) / stretches, 64));
   const std::size_t panel_size = std::size_t(round_up(stretch / 2, kSumPairs) + round_up(task.rank / 2, kSumPairs)) * kProductPanel;
   const int count = (c1 - c0 + kProductPanel - 1) / kProductPanel;
   const std::size_t panels_size = panel_size * count;
   const std::size_t partial_size = std::size_t(stretches == 1 ? 0 : round_up(n1 - n0, kProductTile)) * task.piece_columns;
-  const std::size_t unpacked_size = std::size_t(weight.values ? 0 : stretch) * task.piece_columns;
+  const std::size_t unpacked_size = std::size_t(task.weight.values ? 0 : stretch) * task.piece_columns;
   scratch.begin(panels_size * 4 + partial_size * 4 + unpacked_size * 2 + product_space(task.rank) + 512);
   std::uint32_t* panels = scratch.take<std::uint32_t>(panels_size);
   float* partial = scratch.take<float>(partial_size);
@@ -78,25 +101,7 @@ void training_product(const TrainingProduct& task, int piece) {
   for (int k = 0; k < task.inner; k += stretch) {
     const int terms = std::min(stretch, task.inner - k);
     const bool last = k + terms == task.inner;
-    // Of the piece's columns c0 to c1: rows of W if it is transposed, else columns.
-    const Bfloat* in = unpacked;
-    std::ptrdiff_t stride = task.transposed ? terms : c1 - c0;
-    if (weight.values) {
-      stride = weight.stride;
-      in = weight.values + (task.transposed ? c0 * stride + k : k * stride + c0);
-    } else if (task.transposed) {
-      unpack_nf4_tile(weight, c0, c1, k, k + terms, unpacked);
-    } else {
-      unpack_nf4_tile(weight, k, k + terms, c0, c1, unpacked);
-    }
-    for (int c = c0; c < c1; c += kProductPanel) {
-      const int columns = std::min(kProductPanel, c1 - c), at = c - c0;
-      std::uint32_t* panel = panels + std::size_t(at / kProductPanel) * panel_size;
-      pack_panel(in + (task.transposed ? at * stride : at), stride, task.transposed, terms / 2, columns, panel);
-      if (last && task.rank)
-        pack_panel(task.low_right + (task.transposed ? c * task.low_right_stride : c), task.low_right_stride, task.transposed,
-                   task.rank / 2, columns, panel + std::size_t(round_up(terms / 2, kSumPairs)) * kProductPanel);
-    }
+    pack_panels(task, k, terms, c0, c1, unpacked, panels, panel_size);
     const int blocks = (n1 - n0 + kProductTile - 1) / kProductTile;
     Ahead weights = weight_ahead(task, k + stretch, stretch, c0, c1);
     const int weight_lines = (weights.lines() + blocks * count - 1) / (blocks * count);
