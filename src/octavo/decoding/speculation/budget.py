@@ -20,12 +20,12 @@ _SHARE_OF_READING = 0.005
 class Allowance:
     """What something may cost all texts together, in plain steps: a share of the time and what drafts gain.
 
-    most: what is saved up at most, and what is there at first; no single step is charged more.
+    most: what is saved up at most; no single step is charged more.  first: what is there at first.
     """
 
-    def __init__(self, share: float, most: float) -> None:
+    def __init__(self, share: float, most: float, first: float) -> None:
         self._share, self._most = share, most
-        self.spare = most
+        self.spare = first
 
     def add(self, spent: float = 0.0, gained: float = 0.0, steps: int = 1) -> None:
         """So many steps, of which so much was spent, and in which drafts gained so much."""
@@ -40,18 +40,23 @@ class Allowance:
 
 def looking() -> Allowance:
     """For looking for drafts."""
-    return Allowance(share=0.002, most=0.2)
+    return Allowance(share=0.002, most=0.2, first=0.2)
 
 
 def failing() -> Allowance:
-    """For drafts of texts that have earned nothing yet."""
-    return Allowance(share=0.002, most=1.0)
+    """For drafts beyond what their own texts have earned."""
+    return Allowance(share=0.002, most=_MOST_EARNED, first=1.0)
 
 
 def spare_steps(earned: float, tokens: int, together: float = FIRST_STEPS) -> float:
     """What drafts may still cost a text of so many tokens that have earned it so many steps, where all texts
     together may lose so many."""
     return min(max(together, 0.0), FIRST_STEPS) + _SHARE_OF_FAILURES * tokens + earned
+
+
+def trust(together: float) -> float:
+    """How many steps of what a draft promises are believed: fewer after promises that were not kept."""
+    return min(max(1.0 + together, 0.0), 1.0)
 
 
 def earn(earned: float, tokens: int, steps: float) -> float:

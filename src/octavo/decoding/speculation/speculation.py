@@ -19,6 +19,7 @@ from octavo.decoding.speculation.budget import (
     failing,
     looking,
     spare_steps,
+    trust,
 )
 from octavo.decoding.speculation.controller import (
     LEAST_GAIN,
@@ -147,7 +148,7 @@ class Speculation:
         texts = [] if self._modelled else sequences
         together = self.failing.spare
         spare = [spare_steps(text.earned_steps, len(text.generated), together) for text in texts]
-        kept = choose(drafts, len(sequences), self.costs, self._least_gain, spare)
+        kept = choose(drafts, len(sequences), self.costs, self._least_gain, spare, trust(together))
         taken, most = (len(sequences) + sum(map(len, nodes)) for nodes in (kept, drafts))
         if taken < most and all(
             FIRST_STEPS <= steps for steps in spare
