@@ -20,7 +20,8 @@ import re
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ class Octavo:
         self.accepted: dict[str, list[int]] = {}
 
     def speed(self, drafts: str, prompts: Prompts, options: SamplingOptions, tokens: int) -> float:
-        """Tokens a second of all sequences together, from when each has its first token."""
+        """Tokens a second of all sequences together, from when the last of them has its first token."""
         engine = self.model.engine
         if self.speculation is not None:
             self.speculation.model = self.small if drafts == "model" else None
@@ -178,12 +179,16 @@ class Octavo:
         ends = self.model.tokenizer.end_ids
         generations = [engine.submit(p, options, max_tokens=tokens, end_ids=ends) for p in prompts]
         for generation in generations:
+            next(iter(generation), None)
+        started = time.perf_counter()
+        before = sum(len(g.tokens) for g in generations)
+        for generation in generations:
             list(generation)
-        seconds = max(g.timings.generation_seconds for g in generations)
+        seconds = time.perf_counter() - started
         counts = self.accepted.setdefault(drafts, [0, 0])
         counts[0] += sum(g.timings.accepted for g in generations)
         counts[1] += sum(g.timings.drafted for g in generations)
-        return sum(len(g.tokens) - 1 for g in generations) / seconds
+        return (sum(len(g.tokens) for g in generations) - before) / seconds
 
 
 class LlamaCpp:
@@ -270,7 +275,7 @@ def contestants(
         place = [0]
 
         def measure() -> float:
-            speeds = []
+            speeds: list[float] = []
             while len(speeds) * sequences * tokens < least:
                 speeds.append(speed([prompts[(place[0] + n) % len(prompts)] for n in range(sequences)]))
                 place[0] += sequences
@@ -291,6 +296,18 @@ def contestants(
                 continue
             measures[name] = of(functools.partial(peer.speed, options=options, tokens=tokens))
     return measures
+
+
+def compared(taken: Sequence[float], plain: Sequence[float]) -> str:
+    """Speeds beside those without drafts of the same rounds: a slow minute is in both of a pair."""
+    total = sum(1 / x for x in plain) / sum(1 / x for x in taken)
+    pairs = [one / other for one, other in zip(taken, plain, strict=True)]
+    middle, low, high = statistics.median(pairs), min(pairs), max(pairs)
+    quartiles = statistics.quantiles(pairs, n=4) if len(pairs) > 1 else [low, middle, high]
+    return (
+        f"{total:.2f} x without drafts; of {len(pairs)} pairs {middle:.3f} (median), "
+        f"{quartiles[0]:.3f} to {quartiles[2]:.3f} (quartiles), {low:.2f} to {high:.2f} (all)"
+    )
 
 
 def run(options: Options) -> Report:
@@ -319,8 +336,7 @@ def run(options: Options) -> Report:
             plain = samples["octavo, off"]
             for engine, taken in samples.items():
                 if engine.startswith("octavo") and taken is not plain:
-                    total = sum(1 / x for x in plain) / sum(1 / x for x in taken)
-                    report.notes.append(f"{name}, {work[0]}: {engine} {total:.2f} x without drafts")
+                    report.notes.append(f"{name}, {work[0]}: {engine} {compared(taken, plain)}")
             report.notes.append(f"{name}, {work[0]}: accepted, drafted by source {ours.accepted}")
         ours.model.close()
     return report

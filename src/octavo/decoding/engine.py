@@ -221,7 +221,9 @@ class Engine:
     def _run_step(self) -> None:
         scheduler, speculation = self._scheduler, self.speculation
         started = time.perf_counter()
-        drafts = speculation.propose(self._to_draft_for(speculation)) if speculation else None
+        drafts = None
+        if speculation and (self._unfinished_business or not speculation.rests()):
+            drafts = speculation.propose(self._to_draft_for(speculation))
         with self._lock:
             self._begin_business()
             step = scheduler.next_step(time.perf_counter(), drafts)

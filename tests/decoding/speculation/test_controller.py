@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from octavo.decoding.speculation import costs as step_costs
-from octavo.decoding.speculation.budget import FIRST_STEPS, Looking, Trial, earn, spare_steps
+from octavo.decoding.speculation.budget import FIRST_STEPS, Trial, earn, failing, looking, spare_steps
 from octavo.decoding.speculation.controller import (
     Estimates,
     Outlook,
@@ -119,7 +119,7 @@ def test_no_text_pays_for_another_ones_drafts() -> None:
     assert choose([sure, Draft()], 2, costs, 1.03, poor) == [[0], []]
     assert choose([sure, Draft()], 2, costs, 1.03, [0.25, -0.01]) == [[], []]
     kept = choose([sure, sure], 2, costs, 1.03, poor)  # each promises to pay for itself
-    assert [len(nodes) for nodes in kept] == [2, 1]
+    assert [len(nodes) for nodes in kept] == [3, 2]
     assert len(choose([sure, Draft()], 2, costs, 1.03, [4.0, 4.0])[0]) > 5
 
 
@@ -129,17 +129,53 @@ def test_drafts_that_are_right_pay_for_longer_ones() -> None:
         nodes = choose([chain(*(0.97,) * 16)], 1, costs, 1.03, [spare_steps(earned, sum(lengths))])[0]
         lengths.append(len(nodes))
         earned = earn(earned, 1 + len(nodes), costs.of(1 + len(nodes)))
-    assert lengths[0] < 6
+    assert lengths[0] < 12
     assert lengths[-1] >= 15
 
 
 def test_looking_that_costs_too_much_becomes_rare() -> None:
-    looking, looked = Looking(), 0
+    allowance, looked = looking(), 0
     for step in range(1000):
-        spent = (30.0 if step == 0 else 0.05) if looking.is_affordable else 0.0  # a pause costs no more
+        spent = (30.0 if step == 0 else 0.05) if allowance.rest == 0 else 0.0  # a pause costs no more
         looked += spent > 0
-        looking.add(spent)
-    assert 40 < looked < 90  # three thousandths of the time
+        allowance.add(spent)
+    assert 30 < looked < 60  # two thousandths of the time, and what is there at first
+
+
+def test_new_texts_try_nothing_where_earlier_ones_have_lost_enough() -> None:
+    allowance = failing()
+    assert spare_steps(0.0, 0, allowance.spare) == FIRST_STEPS
+    for _ in range(8):
+        allowance.add(spent=0.3)
+    assert spare_steps(0.0, 0, allowance.spare) == 0.0
+    for _ in range(1000):
+        allowance.add()
+    assert spare_steps(0.0, 0, allowance.spare) == FIRST_STEPS
+
+
+def test_no_draft_pays_whose_tokens_are_less_likely_than_the_least() -> None:
+    generator = random.Random(3)
+    for _ in range(50):
+        times = [1.0]
+        for _ in SIZES[1:]:
+            times.append(times[-1] + generator.random())
+        costs = StepCosts(times)
+        for sequences in (1, 2, 4, 7):
+            least = costs.least_chance(sequences, 1.03)
+            unlikely = [chain(*(least * 0.999,) * 1) for _ in range(sequences)]
+            assert not any(choose(unlikely, sequences, costs, 1.03))
+    costs = StepCosts.linear(1.0, 0.1)
+    assert choose([chain(*(1.0,) * 16)], 1, costs, 1.03) == [list(range(16))]
+    assert 0.1 < costs.least_chance(1, 1.03) < 0.12
+
+
+def test_costs_of_another_day_are_not_current_before_plain_steps_were_seen() -> None:
+    costs = StepCosts.linear(1.0, 0.1)
+    assert not costs.are_current
+    for _ in range(8):
+        costs.observe(1, 0.5, plain=True)
+    assert costs.are_current
+    assert costs.of(1) == pytest.approx(0.5, rel=0.02)
 
 
 def test_costs_rise_and_follow_the_machine_and_are_kept(tmp_path: Path) -> None:

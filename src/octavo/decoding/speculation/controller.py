@@ -21,16 +21,17 @@ LEAST_GAIN = 1.03  # expected, below which a step is plain: estimates and clocks
 
 _PRIOR_WEIGHT = 3.0
 _DOUBT = 0.005
-_TRUSTED = 0.5  # of what a draft promises, in steps too
+_TRUSTED = 0.9  # of what a draft promises
 _AHEAD = 4  # tokens: a tile of the kernels, whose first is dear (costs.py)
 # For suffix drafts by the bit length of the match; for a draft model its own word is taken (see `chance`).
-_SUFFIX_PRIORS = (0.05, 0.15, 0.3, 0.45, 0.65, 0.8)
+_SUFFIX_PRIORS = (0.05, 0.15, 0.3, 0.45, 0.65, 0.8, 0.85, 0.85)
 
 
 class Estimates:
     """Running shares of drafted tokens that came true, by bucket."""
 
     def __init__(self) -> None:
+        self.least_chance = 0.0  # below which no token pays in the next step: it need not be proposed
         self._counts: dict[Hashable, tuple[float, float]] = {}
         self._decay = 0.5 ** (1 / HALF_LIFE)
 
@@ -68,11 +69,12 @@ def choose(
     costs: StepCosts,
     least_gain: float,
     spare: Sequence[float] = (),
+    trust: float = 1.0,
 ) -> list[list[int]]:
     """Which nodes of each draft to verify: the best m of all, by the formula above.
 
     spare: how many plain steps longer the step may take for each draft's text, should none come true; of what
-    its draft promises half is trusted, up to half a step.  Empty: any.
+    its draft promises most is trusted, up to `trust` steps.  Empty: any.
     """
     ranked: list[tuple[float, int, int]] = []
     for index, draft in enumerate(drafts):
@@ -81,7 +83,7 @@ def choose(
     plain = costs.of(sequences)
     best, best_rate, expected = 0, sequences / plain * least_gain, float(sequences)
     hoped = [0.0] * len(drafts)
-    ceiling = min(spare) + _TRUSTED if spare else math.inf
+    ceiling = min(spare) + trust if spare else math.inf
     for count, (reach, index, _) in enumerate(ranked, 1):
         expected -= reach
         hoped[index] -= _TRUSTED * reach
@@ -92,7 +94,7 @@ def choose(
         rate = expected / seconds
         if rate <= best_rate:
             continue
-        if all(longer <= mine + min(hope, _TRUSTED) for mine, hope in zip(spare, hoped, strict=False)):
+        if all(longer <= mine + min(hope, trust) for mine, hope in zip(spare, hoped, strict=False)):
             best, best_rate = count, rate
     kept: list[list[int]] = [[] for _ in drafts]
     for _, index, node in ranked[:best]:

@@ -33,6 +33,7 @@ _SPLITS = [
 _REPETITIONS = 3
 _BUDGET_SECONDS = 1.0
 _PLAIN_WEIGHT, _BATCH_WEIGHT, _DRAFTED_WEIGHT = 0.1, 0.05, 0.4
+_ENOUGH_PLAIN_STEPS = 4
 _DOUBT = 0.003  # of what a size costs beyond one token, at each time that it is too dear
 
 
@@ -48,12 +49,19 @@ class StepCosts:
         self._level = 1.0
         self._plain_steps = 0
         self._believed: list[float] = []
+        self._least_shares: dict[tuple[int, float], float] = {}
         self._settle()
 
     @property
     def seconds(self) -> list[float]:
         """Of a step of each size."""
         return [self._level * value for value in self._believed]
+
+    @property
+    def are_current(self) -> bool:
+        """Whether enough plain steps were seen to know how fast the machine is now: what was kept is of
+        another day, and beside it a step may seem a gain or a loss and be neither."""
+        return self._plain_steps >= _ENOUGH_PLAIN_STEPS
 
     @classmethod
     def linear(cls, first: float, further: float) -> StepCosts:
@@ -63,6 +71,18 @@ class StepCosts:
     def of(self, tokens: int) -> float:
         """Seconds of a step of so many tokens."""
         return self._level * self._between(self._believed, tokens)
+
+    def least_chance(self, sequences: int, least_gain: float) -> float:
+        """Mean chance to come true below which no number of drafted tokens makes a step of so many sequences
+        worth `least_gain`, whatever their number."""
+        key = (sequences, least_gain)
+        if key not in self._least_shares:
+            rate = least_gain * sequences / self._between(self._believed, sequences)
+            sizes = [*(size for size in SIZES if size > sequences), sequences + SIZES[-1]]
+            needed = [rate * self._between(self._believed, size) - sequences for size in sizes]
+            shares = [more / (size - sequences) for more, size in zip(needed, sizes, strict=True)]
+            self._least_shares[key] = min(shares)
+        return self._least_shares[key]
 
     @staticmethod
     def _between(values: list[float], tokens: int) -> float:
@@ -123,6 +143,7 @@ class StepCosts:
                 value = min([value, *(values[one] + values[other] for one, other in _SPLITS[index])])
             values.append(max(value, values[-1]) if values else value)
         self._believed = values
+        self._least_shares.clear()
 
 
 def measure(runner: Runner, block: int) -> StepCosts:

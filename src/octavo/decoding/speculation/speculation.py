@@ -14,10 +14,12 @@ from octavo.decoding.runner import Runner
 from octavo.decoding.sequences import Drawing, Step, TokenSequence
 from octavo.decoding.speculation.budget import (
     FIRST_STEPS,
-    Looking,
     Trial,
     earn,
+    failing,
+    looking,
     spare_steps,
+    trust,
 )
 from octavo.decoding.speculation.controller import (
     LEAST_GAIN,
@@ -39,6 +41,9 @@ OF_MODEL = ("all tokens of a draft model",)
 _CHANCE_OF_MODEL = 0.7  # before anything was seen
 _UNGUESSED = ("tokens that no cheap source had",)
 _SHARE_UNGUESSED = 0.8  # before anything was seen
+# After a prompt, steps were seen to take up to half as long again on a Xeon with AMX,
+# for 25 ms: that says nothing of drafts.
+_SETTLING_SECONDS = 0.03
 _TEXT_TOKENS, _TEXT_WEIGHT = 128.0, 0.1  # of an answer, before any has ended
 
 
@@ -72,7 +77,7 @@ class Speculation:
         self.estimates = estimates
         self.model = model
         self.trial = Trial()
-        self.looking = Looking()
+        self.looking, self.failing = looking(), failing()
         self.costs = costs
         self.wants_costs = False  # something promises enough to find out what steps cost
         self.most_nodes = MOST_NODES
@@ -85,6 +90,11 @@ class Speculation:
         self._proposed: dict[int, Draft] = {}
         self._drafting_seconds, self._learning_seconds = 0.0, 0.0  # of the last step
         self._looked = False  # for drafts, in the last step
+        self._resting, self._rested = (
+            0,
+            0,
+        )  # steps without looking for drafts: still to come, since the last look
+        self._settled = 0.0  # when the time of steps says something again
         self._text_tokens = _TEXT_TOKENS  # of answers that have ended, a running mean
         self._modelled: set[int] = set()  # sequences that the model drafted for in this step
         self._proposing = False  # what a source has may be half done
@@ -94,16 +104,33 @@ class Speculation:
         self.costs, self.wants_costs = measure(runner, blocks[0]), False
         self._on_measured(self.costs)
 
+    def rests(self) -> bool:
+        """Whether nobody is to look for drafts in the next step.  Such a step does no more than ask: beside a
+        small model even some microseconds of Python between two steps are seen."""
+        if self._resting == 0:
+            return False
+        self._resting -= 1
+        self._rested += 1
+        self._looked = False
+        return True
+
     def propose(self, sequences: Sequence[TokenSequence]) -> dict[int, Draft]:
         """What to verify in the next step, by id() of the sequences."""
         if self._proposing:
             self.restart()
         self._proposed, self._drafting_seconds, self._modelled = {}, 0.0, set()
-        self._looked = bool(sequences) and self._may_look()
+        self._looked = bool(sequences)
         if not self._looked:
             return {}
+        for allowance in (self.looking, self.failing):
+            allowance.add(steps=self._rested)
+        self._rested = 0
         self._proposing = True
         started = time.perf_counter()
+        costs = None if self._always else self.costs
+        self.estimates.least_chance = (
+            0.0 if costs is None else costs.least_chance(len(sequences), self._least_gain)
+        )
         drafts = self._drafts(sequences)
         pairs = zip(sequences, drafts, strict=True)
         self._proposed = {id(sequence): draft for sequence, draft in pairs if len(draft)}
@@ -115,10 +142,13 @@ class Speculation:
             return {}
         if self._always or not self._proposed:
             return self._proposed
+        if not self.costs.are_current:
+            return {}
         # A draft model that is on answers for itself (`Trial`).
         texts = [] if self._modelled else sequences
-        spare = [spare_steps(text.earned_steps, len(text.generated)) for text in texts]
-        kept = choose(drafts, len(sequences), self.costs, self._least_gain, spare)
+        together = self.failing.spare
+        spare = [spare_steps(text.earned_steps, len(text.generated), together) for text in texts]
+        kept = choose(drafts, len(sequences), self.costs, self._least_gain, spare, trust(together))
         taken, most = (len(sequences) + sum(map(len, nodes)) for nodes in (kept, drafts))
         if taken < most and all(
             FIRST_STEPS <= steps for steps in spare
@@ -143,7 +173,9 @@ class Speculation:
         for source in self.sources:
             wanting = [index for index, draft in enumerate(drafts) if not len(draft)]
             _fill(source, wanting, sequences, limits, drafts)
-        if self.model is None or self.costs is None or not (self.trial.is_on or self._always):
+        if self.model is None or self.costs is None:
+            return drafts
+        if not (self._always or (self.trial.is_on and self.costs.are_current)):
             return drafts
         self.model.measure()
         outlook = self._outlook(len(sequences), self.costs)
@@ -189,20 +221,21 @@ class Speculation:
         tokens = min(sequence.remaining, self._text_tokens)
         return tokens * (saved - (1 - alone) * read) > behind * read + self.trial.owed_seconds
 
-    def _may_look(self) -> bool:
-        return self._always or self.looking.is_affordable or (self.model is not None and self.trial.is_on)
-
     def learn(self, step: Step, tokens: Sequence[Sequence[int]], seconds: float) -> None:
         """A step took so long and gave these tokens to its drawings."""
+        if not step.is_generation:
+            self._settled = time.perf_counter() + _SETTLING_SECONDS
         if not self._looked:  # a text for which nobody looks for drafts must not pay for accounts either
-            self.looking.add()
             return
         started = time.perf_counter()
+        tells = started - seconds >= self._settled
         if self._proposed or self.model is not None:
             for drawing, emitted in zip(step.drawings, tokens, strict=True):
                 self._learn_outcome(drawing, emitted)
         if step.is_generation and not self._always:
-            self._account(step, tokens, seconds)
+            self._account(step, tokens, seconds, tells)
+            if self.model is None or not self.trial.is_on:
+                self._resting = self.looking.rest
         self._learning_seconds = time.perf_counter() - started
 
     def _learn_outcome(self, drawing: Drawing, emitted: Sequence[int]) -> None:
@@ -218,8 +251,8 @@ class Speculation:
         for _ in emitted:
             self.estimates.learn(_UNGUESSED, not guessed)
 
-    def _account(self, step: Step, tokens: Sequence[Sequence[int]], seconds: float) -> None:
-        """What a step says of costs, and of what drafts are worth.
+    def _account(self, step: Step, tokens: Sequence[Sequence[int]], seconds: float, tells: bool) -> None:
+        """What a step says of costs, if its time tells anything, and of what drafts are worth.
 
         What it would have taken without them is its own time, by the ratio of the two costs, so that whatever
         else is slow at the moment is slow in both.
@@ -230,7 +263,8 @@ class Speculation:
             self.looking.add(overhead / native)
             return
         usual, expected = self.costs.of(count), self.costs.of(step.token_count)
-        self.costs.observe(step.token_count, native, plain=not drafted)
+        if tells:
+            self.costs.observe(step.token_count, native, plain=not drafted)
         plain_seconds = native * usual / expected
         if self._modelled and self.model is not None:
             reading = self.model.last_reading_seconds
@@ -238,17 +272,19 @@ class Speculation:
         else:
             self.trial.pass_by(emitted, native)
             self.estimates.doubt(OF_MODEL)
-            self.looking.add(
-                overhead / usual, max(emitted / count - expected / usual, 0.0) if drafted else 0.0
-            )
+            gained = emitted / count - expected / usual
+            self.looking.add(overhead / usual, max(gained, 0.0))
         if not (drafted or self._modelled):
+            self.failing.add()
             return
         # A pause of the process is no fault of the draft.
-        steps = min(seconds, 2 * expected) / usual
+        steps = (min(seconds, 2 * expected) if tells else expected) / usual
+        if not self._modelled:  # the model's own loss is bounded by its trial
+            self.failing.add(spent=steps - 1, gained=emitted / count - 1)
         for drawing, new in zip(step.drawings, tokens, strict=True):
             sequence = drawing.sequence
             sequence.saved_seconds += plain_seconds * len(new) - seconds
-            if not self._modelled:  # the model's own loss is bounded by its trial
+            if not self._modelled:
                 sequence.earned_steps = earn(sequence.earned_steps, len(new), steps)
 
     def forget_all_but(self, sequences: Sequence[TokenSequence]) -> None:

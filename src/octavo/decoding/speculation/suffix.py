@@ -21,7 +21,7 @@ from octavo.decoding.speculation.draft import NO_DRAFT, ROOT, Draft
 
 # Tokens of earlier texts that are kept: the newest half goes on when there are more (about 200 bytes each).
 KEPT_TOKENS = 1 << 16
-_LONGEST_BUCKET = 5  # matches of 16 tokens and more are counted together
+_LONGEST_BUCKET = 7  # matches of 64 tokens and more are counted together
 _LEAST_CHANCE = 0.1  # below which a first token is not worth the time that proposing takes
 _LEAST_REACH = 0.05  # a chain ends where its tokens are reached more rarely: no step is so cheap
 
@@ -73,31 +73,32 @@ class SuffixSource:
         follower.catch_up(sequence)
         if limit < 1:
             return NO_DRAFT
-        found = [
-            ("text", follower.own, follower.own.repeated()),
-            ("earlier", follower.earlier, follower.match),
-        ]
-        where, automaton, match = max(found, key=lambda place: place[2][1])
-        if match[1] < 1 or self._is_hopeless(where, match[1], sequence.length):
+        where, automaton, match = "text", follower.own, follower.own.repeated()
+        if follower.match[1] > match[1]:
+            where, automaton, match = "earlier", follower.earlier, follower.match
+        matched = match[1]
+        if matched < 1 or self._is_hopeless(where, matched, sequence.length):
             return NO_DRAFT
-        draft = Draft()
         tokens = np.empty(limit, np.int32)
         count = automaton.continuation(match, tokens)
-        reach = 1.0
+        least = max(_LEAST_REACH, self._estimates.least_chance / 2)
+        draft, reach = Draft(), 1.0
         for depth, token in enumerate(tokens[:count].tolist()):
             # A token that comes true makes the match longer for the next.
-            bucket = (self.name, where, min((match[1] + depth).bit_length(), _LONGEST_BUCKET))
+            bucket = (self.name, where, min((matched + depth).bit_length(), _LONGEST_BUCKET))
             chance = self._estimates.chance(bucket)
             reach *= chance
-            if token < 0 or (depth and reach < _LEAST_REACH):  # the end of an earlier text, or too far ahead
+            if token < 0 or (depth and reach < least):  # the end of an earlier text, or too far ahead
                 break
             draft.add(token, depth - 1 if depth else ROOT, chance, bucket)
         return draft
 
     def _is_hopeless(self, where: str, matched: int, length: int) -> bool:
         """Whether such matches are rarely right: one in sixteen is looked at, lest that change."""
+        if length % 16 == 0:
+            return False
         bucket = (self.name, where, min(matched.bit_length(), _LONGEST_BUCKET))
-        return length % 16 > 0 and self._estimates.chance(bucket) < self._least_chance
+        return self._estimates.chance(bucket) < max(self._least_chance, self._estimates.least_chance)
 
     def forget(self, sequence: TokenSequence) -> None:
         """The text becomes an earlier one."""
