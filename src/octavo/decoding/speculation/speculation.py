@@ -90,10 +90,8 @@ class Speculation:
         self._proposed: dict[int, Draft] = {}
         self._drafting_seconds, self._learning_seconds = 0.0, 0.0  # of the last step
         self._looked = False  # for drafts, in the last step
-        self._resting, self._rested = (
-            0,
-            0,
-        )  # steps without looking for drafts: still to come, since the last look
+        # Steps without looking for drafts: still to come, and since the last look.
+        self._resting, self._rested = 0, 0
         self._settled = 0.0  # when the time of steps says something again
         self._text_tokens = _TEXT_TOKENS  # of answers that have ended, a running mean
         self._modelled: set[int] = set()  # sequences that the model drafted for in this step
