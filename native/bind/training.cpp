@@ -80,10 +80,10 @@ void activation(Address parallel, int threads, int kind, bool gated, Address in,
 }
 
 void norm(Address parallel, int threads, Address in, Address weight, Address bias, float epsilon, bool centered, int rows,
-          int width, Address out, Address out_gradient, Address weight_gradient, Address bias_gradient) {
+          int width, Address out, Address out_gradient, Address weight_gradient, Address bias_gradient, Address around) {
   const octavo::TrainingNorm task{at<octavo::Bfloat>(in), at<float>(weight), at<float>(bias), epsilon, centered, rows, width,
                                   at<octavo::Bfloat>(out), at<octavo::Bfloat>(out_gradient), at<octavo::Bfloat>(out),
-                                  at<float>(weight_gradient), at<float>(bias_gradient)};
+                                  at<float>(weight_gradient), at<float>(bias_gradient), at<octavo::Bfloat>(around)};
   Team(parallel, threads).run(out_gradient ? kernels().norm_backward : kernels().norm, task, octavo::kNormPieces);
 }
 

@@ -48,6 +48,7 @@ struct TrainingNorm {
   const Bfloat* out_gradient;
   Bfloat* in_gradient;
   float *weight_gradient, *bias_gradient;  // [kNormPieces, C]: partial sums, added up by the caller
+  const Bfloat* around;  // [N, C], added to the gradient of in: that of what goes around the norm; or null
 };
 constexpr int kNormPieces = 16;
 

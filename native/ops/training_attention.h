@@ -2,6 +2,7 @@
 // al. 2022) the probabilities are not kept but made again from the rows' normalizers; the matrix of scores exists for a
 // few rows at a time.  Included after ops/rows.h and the products of an instruction set.
 #pragma once
+#include "ops/training_functions.h"
 #include <cstring>
 #include <limits>
 
@@ -34,7 +35,7 @@ inline float softmax_row(float* scores, int begin, int end, int first, int last,
   const float top = reduce_max(most);
   F sum = zero_lanes();
   for (int k = begin; k < end; k += 16) {
-    const F weight = exponential(load(scores + k) - broadcast(top));
+    const F weight = fast_exponential(load(scores + k) - broadcast(top));
     sum = sum + weight;
     store_bfloat(out + k, weight);
   }
@@ -101,7 +102,7 @@ inline void score_gradients(const float* scores, const float* slopes, std::ptrdi
   for (int r = 0; r < 2; ++r) {
     const __mmask16 seen = real & _mm512_cmpge_epi32_mask(place, _mm512_set1_epi32(key + r)) &
                            _mm512_cmple_epi32_mask(from, _mm512_set1_epi32(key + r));
-    F weight = exponential(load(scores + r * stride) * broadcast(scale) - load(head.normalizers + query));
+    F weight = fast_exponential(load(scores + r * stride) * broadcast(scale) - load(head.normalizers + query));
     weight.v = _mm512_maskz_mov_ps(seen, weight.v);
     F gradient = weight * (load(slopes + r * stride) - load(head.deltas + query)) * broadcast(scale);
     gradient.v = _mm512_maskz_mov_ps(seen, gradient.v);

@@ -2,6 +2,7 @@
 // and write bfloat16 and compute in float32.  Widths are multiples of 16.  Included after ops/rows.h.
 #pragma once
 #include "ops/training.h"
+#include "ops/training_functions.h"
 #include "support/half.h"
 
 namespace octavo {
@@ -10,22 +11,16 @@ namespace {
 // --- activations ------------------------------------------------------------------------------------------------
 struct Slope { F value, slope; };  // of an activation function at a point
 
-// 1 / x to float32's last bits: an estimate of 14 bits and one step of Newton's, in a third of a division's time.
-inline F reciprocal(F x) {
-  const F guess = {_mm512_rcp14_ps(x.v)};
-  return guess * negative_multiply_add(x, guess, broadcast(2.0f));
-}
-
 template <TrainingActivation kind>
 inline Slope activation_at(F x) {
   const F one = broadcast(1.0f);
   if constexpr (kind == TrainingActivation::Silu) {
-    const F s = reciprocal(one + exponential(zero_minus(x)));
+    const F s = reciprocal(one + fast_exponential(zero_minus(x)));
     return {x * s, s * (one + x * (one - s))};
   } else if constexpr (kind == TrainingActivation::GeluTanh) {  // x sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3)
     const F square = x * x;
     const F u = x * multiply_add(square, broadcast(0.044715f * 0.7978845608f), broadcast(0.7978845608f));
-    const F s = reciprocal(one + exponential(broadcast(-2.0f) * u));
+    const F s = reciprocal(one + fast_exponential(broadcast(-2.0f) * u));
     const F rise = multiply_add(square, broadcast(6.0f * 0.044715f * 0.7978845608f), broadcast(2.0f * 0.7978845608f));
     return {x * s, multiply_add(x * s * (one - s), rise, s)};
   } else {  // x P(x), with P as in ops/rows.h, and P + x p(x)
@@ -36,7 +31,7 @@ inline Slope activation_at(F x) {
     p = multiply_add(p, t, broadcast(1.421413741f));
     p = multiply_add(p, t, broadcast(-0.284496736f));
     p = multiply_add(p, t, broadcast(0.254829592f));
-    const F bell = exponential(zero_minus(z * z));
+    const F bell = fast_exponential(zero_minus(z * z));
     const F tail = p * t * bell * broadcast(0.5f);  // P(-|x|)
     const F below = where_less(x, zero_lanes(), tail, one - tail);
     return {x * below, multiply_add(x * bell, broadcast(0.3989422804f), below)};
@@ -147,7 +142,8 @@ void training_norm_backward(const TrainingNorm& task, int piece) {
     for (int i = 0; i < C; i += 16) {
       const F x = (load_bfloat(in + i) - mean) * inverse;
       const F weighted = load_bfloat(out_gradient + i) * load(task.weight + i) - shift;
-      store_bfloat(in_gradient + i, negative_multiply_add(x, part, weighted) * inverse);
+      const F through = negative_multiply_add(x, part, weighted) * inverse;
+      store_bfloat(in_gradient + i, task.around ? through + load_bfloat(task.around + std::size_t(row) * C + i) : through);
     }
   }
 }
@@ -240,7 +236,7 @@ void training_cross_entropy(const TrainingCrossEntropy& task, int piece) {
     }
     const float top = reduce_max(most);
     for (int i = 0; i < V; i += 16)
-      sum = sum + exponential(load_bfloat(logits + i, lanes_left(V - i), -3.0e38f) - broadcast(top));
+      sum = sum + fast_exponential(load_bfloat(logits + i, lanes_left(V - i), -3.0e38f) - broadcast(top));
     const float normalizer = top + std::log(reduce_add(sum));
     Bfloat& wanted = logits[task.targets[row]];
     const float chosen = float_from_bfloat(wanted), mean = reduce_add(all) / float(V);
@@ -249,7 +245,7 @@ void training_cross_entropy(const TrainingCrossEntropy& task, int piece) {
     const F shift = broadcast(task.smoothing / float(V)), scale = broadcast(task.scale);
     for (int i = 0; i < V; i += 16) {
       const __mmask16 lanes = lanes_left(V - i);
-      const F slope = (exponential(load_bfloat(logits + i, lanes, 0.0f) - broadcast(normalizer)) - shift) * scale;
+      const F slope = (fast_exponential(load_bfloat(logits + i, lanes, 0.0f) - broadcast(normalizer)) - shift) * scale;
       _mm256_mask_storeu_epi16(logits + i, lanes, (__m256i)_mm512_cvtneps_pbh(slope.v));
     }
     // Once more in float: from the rounded slope, one minus almost one would lose its digits.

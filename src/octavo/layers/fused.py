@@ -96,15 +96,20 @@ class _BlockedAttention(torch.autograd.Function):
 
 def fused_norm(norm: LayerNorm | RMSNorm, x: Tensor) -> Tensor:
     """The norm of x [..., C], in x's type; its weights stay in float32."""
+    return fused_norm_beside(norm, x)[1]
+
+
+def fused_norm_beside(norm: LayerNorm | RMSNorm, x: Tensor) -> tuple[Tensor, Tensor]:
+    """(x, `fused_norm` of x), for x + f(norm(x)): their gradients are added in one pass."""
     if native_training.suits(x):
         centered = isinstance(norm, LayerNorm)
         weight = norm.weight if isinstance(norm, LayerNorm) else norm.scale_weight()
         bias = norm.bias if isinstance(norm, LayerNorm) else None
-        return native_training.norm(x, weight, bias, norm.epsilon, centered=centered)
+        return native_training.norm_beside(x, weight, bias, norm.epsilon, centered=centered)
     if isinstance(norm, LayerNorm):
-        return functional.layer_norm(x, (x.shape[-1],), norm.weight, norm.bias, norm.epsilon)
+        return x, functional.layer_norm(x, (x.shape[-1],), norm.weight, norm.bias, norm.epsilon)
     normed: Tensor = _RMSNorm.apply(x, norm.scale_weight(), norm.epsilon)  # type: ignore[no-untyped-call]
-    return normed
+    return x, normed
 
 
 class _RMSNorm(torch.autograd.Function):

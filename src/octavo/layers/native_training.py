@@ -107,35 +107,47 @@ class _Activation(torch.autograd.Function):
 
 def norm(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float, *, centered: bool) -> Tensor:
     """LayerNorm of x [..., C] if centered, else RMSNorm; weight and bias float32 [C]."""
-    normed: Tensor = _Norm.apply(x, weight, bias, epsilon, centered)  # type: ignore[no-untyped-call]
-    return normed
+    return norm_beside(x, weight, bias, epsilon, centered=centered)[1]
+
+
+def norm_beside(
+    x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float, *, centered: bool
+) -> tuple[Tensor, Tensor]:
+    """(x, its norm), for x + f(norm(x)): the gradients of both ways are added in one pass."""
+    both: tuple[Tensor, Tensor] = _Norm.apply(x, weight, bias, epsilon, centered)  # type: ignore[no-untyped-call]
+    return both
 
 
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float, centered: bool
-    ) -> Tensor:
-        x, weight = x.contiguous(), _contiguous(weight, torch.float32)
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        rows, weight = x.contiguous(), _contiguous(weight, torch.float32)
         bias = None if bias is None else _contiguous(bias, torch.float32)
-        out = torch.empty_like(x)
-        ctx.save_for_backward(x, weight, bias)
+        out = torch.empty_like(rows)
+        ctx.save_for_backward(rows, weight, bias)
         ctx.task = epsilon, centered, x.numel() // x.shape[-1], x.shape[-1]
         address = 0 if bias is None else bias.data_ptr()
         _native.train_norm(
-            *_team(), x.data_ptr(), weight.data_ptr(), address, *ctx.task, out.data_ptr(), 0, 0, 0
+            *_team(), rows.data_ptr(), weight.data_ptr(), address, *ctx.task, out.data_ptr(), 0, 0, 0, 0
         )
-        return out
+        return x, out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        around, through = gradients
+        if through is None:
+            return around, None, None, None, None
         x, weight, bias = ctx.saved_tensors
-        gradient, found = gradients[0].contiguous(), torch.empty_like(x)
+        through, found = through.contiguous(), torch.empty_like(x)
+        around = None if around is None else around.contiguous()
         sums = weight.new_empty((1 if bias is None else 2, _native.TRAINING_PIECES, x.shape[-1]))
         _native.train_norm(
             *_team(), x.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(), *ctx.task,
-            found.data_ptr(), gradient.data_ptr(), sums[0].data_ptr(),
-            0 if bias is None else sums[1].data_ptr(),
+            found.data_ptr(), through.data_ptr(), sums[0].data_ptr(),
+            0 if bias is None else sums[1].data_ptr(), 0 if around is None else around.data_ptr(),
         )  # fmt: skip
         total = sums.sum(1)
         return found, total[0], None if bias is None else total[1], None, None

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from octavo.errors import UnsupportedError
 from octavo.layers.attention import Attention
-from octavo.layers.fused import fused_norm
+from octavo.layers.fused import fused_norm, fused_norm_beside
 from octavo.layers.mlp import FeedForward
 from octavo.layers.normalization import LayerNorm, RMSNorm, build_norm
 from octavo.model_config import ModelConfig
@@ -34,15 +34,22 @@ class Block(nn.Module):
         self.post_attention_norm = build_norm(config) if both else nn.Identity()
         self.post_feed_forward_norm = build_norm(config) if both else nn.Identity()
         self.dropout = nn.Dropout(dropout)
-        self.norm = fused_norm if fast else plain_norm
+        self.norm_beside = fused_norm_beside if fast else plain_norm_beside
 
     def forward(self, x: Tensor, positions: Tensor, documents: Tensor | None = None) -> Tensor:
         """[B, T, hidden], positions int[T] or int[B, T], documents int[B, T] -> [B, T, hidden]."""
-        mixed = self.attention(self.norm(self.attention_norm, x), positions, documents=documents)
-        x = x + self.dropout(self.post_attention_norm(mixed))
-        inner = self.feed_forward(self.norm(self.feed_forward_norm, x))
-        x = x + self.dropout(self.post_feed_forward_norm(inner))
+        x, normed = self.norm_beside(self.attention_norm, x)
+        mixed = self.attention(normed, positions, documents=documents)
+        x, normed = self.norm_beside(
+            self.feed_forward_norm, x + self.dropout(self.post_attention_norm(mixed))
+        )
+        x = x + self.dropout(self.post_feed_forward_norm(self.feed_forward(normed)))
         return x
+
+
+def plain_norm_beside(norm: LayerNorm | RMSNorm, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The slow twin of `fused_norm_beside`."""
+    return x, plain_norm(norm, x)
 
 
 def plain_norm(norm: LayerNorm | RMSNorm, x: Tensor) -> Tensor:
