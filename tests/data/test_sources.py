@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from octavo.data.sources import (
+    data_paths,
     read_documents,
     read_pairs,
     read_parallel,
@@ -108,6 +109,14 @@ def test_the_built_in_corpus() -> None:
     assert files == sorted(files)
     assert any(file.name == "argparse.py" for file in files)
     assert not any("site-packages" in file.parts or "test" in file.parts for file in files)
+
+
+def test_names_of_data(tmp_path: Path) -> None:
+    assert data_paths([]) == data_paths(["stdlib:"]) == standard_library_files()
+    assert data_paths(["a.txt", str(tmp_path)], Path("base")) == [Path("base/a.txt"), tmp_path]
+    assert any(path.name == "__init__.py" for path in data_paths(["package:octavo"]))
+    with pytest.raises(FormatError, match="no package 'no_such_package' is installed"):
+        data_paths(["package:no_such_package"])
 
 
 def test_a_vocabulary_of_characters() -> None:

@@ -110,10 +110,10 @@ def _evidence(store_path: Path) -> tuple[Any, Any, dict[str, Any], Any]:
 
 def _write_pilot(data: tuple[str, ...], hours: float) -> None:
     """A ladder that takes about a tenth of the time: no evidence, no number."""
-    from octavo.data.sources import list_files, standard_library_files
+    from octavo.data.sources import data_paths, list_files
     from octavo.scaling.planning.throughput import measure
 
-    files = list_files([Path(name).expanduser() for name in data]) if data else standard_library_files()
+    files = list_files(data_paths(data))
     size = sum(path.stat().st_size for path in files)
     notice("measuring how fast this machine trains, about twenty seconds")
     speed = measure(_PILOT_VOCABULARY, _PILOT_CONTEXT)
@@ -121,7 +121,8 @@ def _write_pilot(data: tuple[str, ...], hours: float) -> None:
     # Of a tenth of the time; a ladder has six runs or so of each budget, each three times the one before.
     largest = min(1e14, 0.1 * hours * 3600 * rate / (6 * (1 + 1 / 3 + 1 / 10)))
     budgets = [float(f"{largest / part:.1e}") for part in (10, 3, 1)]
-    names = json.dumps([str(Path(name).expanduser().resolve()) for name in data] or ["stdlib:"])
+    resolved = [name if ":" in name else str(Path(name).expanduser().resolve()) for name in data]
+    names = json.dumps(resolved or ["stdlib:"])
     path = Path("pilot.toml")
     path.write_text(
         f'# A tenth of {hours:g} hours.\nname = "pilot"\ndata = {names}\nvocabulary = {_PILOT_VOCABULARY}\n'

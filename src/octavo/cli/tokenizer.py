@@ -27,10 +27,10 @@ def command() -> None:
 @reports_errors
 def train(data: tuple[str, ...], out: Path, vocabulary: int, characters: bool, column: str | None) -> None:
     """Byte-pair encoding over bytes, of the text in DATA (default: the source of Python's own library)."""
-    from octavo.data.sources import read_documents, standard_library_files
+    from octavo.data.sources import data_paths, read_documents
     from octavo.data.vocabulary import train_tokenizer
 
-    paths = [Path(name).expanduser() for name in data] or standard_library_files()
+    paths = data_paths(data)
     documents = read_documents(paths, column=column)
     kind = "characters" if characters else "bpe"
     tokenizer = train_tokenizer(documents, kind=kind, vocabulary_size=vocabulary)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import csv
 import json
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
 
@@ -58,6 +59,27 @@ def list_files(paths: Sequence[Path]) -> list[Path]:
         else:
             raise FormatError(f"{path}: there is no such file or folder")
     return found
+
+
+def data_paths(names: Sequence[str], base: Path = Path()) -> list[Path]:
+    """What --data and a ladder name: files and folders (from `base`), "package:NAME" for an installed
+    package's source, "stdlib:" for Python's library, which no name at all means, too.
+
+    Raises FormatError for a package that is not installed.
+    """
+    paths: list[Path] = []
+    for name in names:
+        kind, _, package = name.partition(":")
+        if name == "stdlib:":
+            paths += standard_library_files()
+        elif kind == "package":
+            spec = find_spec(package)
+            if spec is None or not spec.submodule_search_locations:
+                raise FormatError(f"data: {name}: no package {package!r} is installed")
+            paths += sorted(Path(spec.submodule_search_locations[0]).rglob("*.py"))
+        else:
+            paths.append(base / Path(name).expanduser())
+    return paths or standard_library_files()
 
 
 def standard_library_files() -> list[Path]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from octavo.data.packing import Batch, PackedRows
 from octavo.data.shards import TokenCorpus, tokenize_corpus
-from octavo.data.sources import read_documents, standard_library_files
+from octavo.data.sources import data_paths, read_documents
 from octavo.data.vocabulary import Kind, end_of_text_token, load_tokenizer, train_tokenizer
 from octavo.errors import FormatError
 from octavo.models.gpt import GPT, initialize
@@ -77,7 +77,7 @@ class LanguageModelling:
 
     def __init__(self, config: TrainingConfig, *, folder: Path | None = None) -> None:
         self.config = config
-        paths = [Path(name).expanduser() for name in config.data] or standard_library_files()
+        paths = data_paths(config.data)
         self.tokenizer = _tokenizer(config, paths, folder)
         corpus = tokenize_corpus(paths, self.tokenizer, column=config.column)
         self._prepare(corpus, self.tokenizer.get_vocab_size(), end_of_text_token(self.tokenizer))

@@ -11,14 +11,13 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octavo.data.shards import TokenCorpus, tokenize_corpus
-from octavo.data.sources import list_files, read_documents, standard_library_files
+from octavo.data.sources import data_paths, list_files, read_documents
 from octavo.data.vocabulary import train_tokenizer
 from octavo.errors import FormatError
 from octavo.scaling.sweeping.ladder import Ladder
@@ -69,25 +68,6 @@ def open_corpus(folder: Path) -> TokenCorpus:
     return TokenCorpus(
         tokens, np.fromfile(folder / "documents.bin", np.int64), facts.bytes, facts.fingerprint
     )
-
-
-def data_paths(data: tuple[str, ...], base: Path) -> list[Path]:
-    """Files and folders; "package:NAME" is an installed package's source, "stdlib:" Python's library."""
-    paths: list[Path] = []
-    for name in data:
-        kind, _, package = name.partition(":")
-        if name == "stdlib:":
-            paths += standard_library_files()
-            continue
-        if kind != "package":
-            path = Path(name).expanduser()
-            paths.append(path if path.is_absolute() else base / path)
-            continue
-        spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise FormatError(f"data: {name}: no package {package!r} is installed")
-        paths += sorted(Path(spec.submodule_search_locations[0]).rglob("*.py"))
-    return paths or standard_library_files()
 
 
 def _tokenized(ladder: Ladder, folder: Path) -> TokenCorpus:

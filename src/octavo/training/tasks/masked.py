@@ -13,7 +13,7 @@ from torch import Tensor
 from octavo.data.packing import PackedRows
 from octavo.data.sentence_pairs import SentencePairRows
 from octavo.data.shards import TokenCorpus, corpus_fingerprint, stored_corpus
-from octavo.data.sources import read_documents, standard_library_files
+from octavo.data.sources import data_paths, read_documents
 from octavo.errors import FormatError
 from octavo.models.bert import MaskedLanguageModel, initialize
 from octavo.models.masking import mask_tokens, word_starts_of
@@ -44,7 +44,7 @@ class MaskedLanguageModelling:
 
     def __init__(self, config: EncoderConfig, *, folder: Path | None = None) -> None:
         self.config = config
-        paths = [Path(name).expanduser() for name in config.data] or standard_library_files()
+        paths = data_paths(config.data)
         texts = _limited(read_documents(paths, column=config.column))
         self.tokenizer = encoder_tokenizer(config, texts, folder)
         self.specials = encoder_specials(self.tokenizer, str(folder or config.start or config.tokenizer))
