@@ -37,11 +37,6 @@ def require_torch() -> None:
     multiple=True,
     help="File, folder or package:NAME; repeatable. Default: Python's own source.",
 )
-    "--data",
-    "-d",
-    multiple=True,
-    help="File, folder or package:NAME; repeatable. Default: Python's own source.",
-)
 @click.option("--column", help="Column or key of CSV, JSONL and Parquet that holds the text.")
 @click.option("--out", "-o", type=click.Path(file_okay=False), help="The folder that becomes the model.")
 @click.option("--resume", type=click.Path(exists=True, file_okay=False), help="Go on with the run in DIR.")
