@@ -111,8 +111,7 @@ bool cross_entropy(Address parallel, int threads, Address logits, Address target
 void weight_gradient(Address parallel, int threads, Address out_gradient, Address in, std::ptrdiff_t out_stride,
                      std::ptrdiff_t in_stride, Address found, int rows, int outputs, int inputs, bool add, Address bias) {
   octavo::TrainingWeightGradient task{at<octavo::Bfloat>(out_gradient), at<octavo::Bfloat>(in), out_stride, in_stride,
-                                            at<float>(found), rows, outputs, inputs, add,
-                                            0, 0, at<float>(bias)};
+                                      at<float>(found), rows, outputs, inputs, add, 0, 0, at<float>(bias)};
   octavo::choose_pieces(task, kernels().gradient_sizes, threads);
   Team(parallel, threads).run(kernels().weight_gradient, task, octavo::weight_gradient_pieces(task));
 }

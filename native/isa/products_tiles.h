@@ -165,7 +165,7 @@ inline void product_panel_tile(const ProductTile& t, int rows, Products& product
   std::ptrdiff_t stride = t.left_stride;
   const Bfloat* left = whole_left(t.left, stride, rows, t.pairs, space);
   const int pairs = round_up(t.pairs, kSumPairs), steps = pairs / kSumPairs;
-  const int rows_lines = (t.rows_lines + steps - 1) / steps, weight_lines = (t.weight_lines + steps - 1) / steps;
+  const int rows_lines = parts(t.rows_lines, steps), weight_lines = parts(t.weight_lines, steps);
   zero_sums<2, C>();
   add_products<2, C, Streamed::columns>(left, stride, t.right, kProductPanel, pairs, [&](int p) {
     products.write((p + kSumPairs) * kProductTile / pairs);

@@ -188,6 +188,7 @@ struct TrainingKernels {
   const char* name;
 };
 
+// How many parts of a size hold so many.
 inline int parts(int count, int size) { return (count + size - 1) / size; }
 
 inline int attention_pieces(const TrainingAttention& task) { return task.sequences * task.heads; }

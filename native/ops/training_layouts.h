@@ -11,7 +11,7 @@
 namespace octavo {
 namespace {
 
-inline int round_up(int count, int step) { return (count + step - 1) / step * step; }
+inline int round_up(int count, int step) { return parts(count, step) * step; }
 
 inline void store_bfloat(Bfloat* p, F a) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(a.v)); }
 

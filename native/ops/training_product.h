@@ -82,13 +82,13 @@ void pack_panels(const TrainingProduct& task, int k, int terms, int c0, int c1, 
 // A few rows with all panels of a piece: these rows stay in the first cache and the panels in the second, and what is
 // written lies in a row.
 void training_product(const TrainingProduct& task, int piece) {
-  const int across = (task.rows + task.piece_rows - 1) / task.piece_rows;
+  const int across = parts(task.rows, task.piece_rows);
   const int n0 = piece % across * task.piece_rows, n1 = std::min(task.rows, n0 + task.piece_rows);
   const int c0 = piece / across * task.piece_columns, c1 = std::min(task.columns, c0 + task.piece_columns);
-  const int stretches = (task.inner + kProductInner - 1) / kProductInner;  // of a sum, of equal length
-  const int stretch = std::min(task.inner, round_up((task.inner + stretches - 1) / stretches, 64));
+  const int stretches = parts(task.inner, kProductInner);  // of a sum, of equal length
+  const int stretch = std::min(task.inner, round_up(parts(task.inner, stretches), 64));
   const std::size_t panel_size = std::size_t(round_up(stretch / 2, kSumPairs) + round_up(task.rank / 2, kSumPairs)) * kProductPanel;
-  const int count = (c1 - c0 + kProductPanel - 1) / kProductPanel;
+  const int count = parts(c1 - c0, kProductPanel);
   const std::size_t panels_size = panel_size * count;
   const std::size_t partial_size = std::size_t(stretches == 1 ? 0 : round_up(n1 - n0, kProductTile)) * task.piece_columns;
   const std::size_t unpacked_size = std::size_t(task.weight.values ? 0 : stretch) * task.piece_columns;
@@ -102,14 +102,14 @@ void training_product(const TrainingProduct& task, int piece) {
     const int terms = std::min(stretch, task.inner - k);
     const bool last = k + terms == task.inner;
     pack_panels(task, k, terms, c0, c1, unpacked, panels, panel_size);
-    const int blocks = (n1 - n0 + kProductTile - 1) / kProductTile;
+    const int blocks = parts(n1 - n0, kProductTile);
     Ahead weights = weight_ahead(task, k + stretch, stretch, c0, c1);
-    const int weight_lines = (weights.lines() + blocks * count - 1) / (blocks * count);
+    const int weight_lines = parts(weights.lines(), blocks * count);
     for (int n = n0, done = 0; n < n1; n += done) {
       // The rows after these come from further away than the panels.
       const int following = std::clamp(n1 - n - kProductTile, 0, kProductTile);
       Ahead rows(task.left + (n + kProductTile) * task.left_stride + k, task.left_stride, following, terms);
-      const int rows_lines = (rows.lines() + count - 1) / count;
+      const int rows_lines = parts(rows.lines(), count);
       for (int c = c0; c < c1; c += kProductPanel) {
         const int at = c - c0;
         float* kept = partial + std::size_t(n - n0) * task.piece_columns + at;

@@ -39,7 +39,7 @@ inline void gradient_strips(const std::uint32_t* left, const std::uint32_t* pane
 }
 
 void training_weight_gradient(const TrainingWeightGradient& task, int piece) {
-  const int across = (task.inputs + task.piece_inputs - 1) / task.piece_inputs;
+  const int across = parts(task.inputs, task.piece_inputs);
   const int o0 = piece / across * task.piece_outputs, i0 = piece % across * task.piece_inputs;
   const int outputs = std::min(task.piece_outputs, task.outputs - o0), inputs = std::min(task.piece_inputs, task.inputs - i0);
   const int kept_inputs = round_up(inputs, kGradientPanel), space_size = std::max(outputs, 256);
