@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from octavo.data.packing import IGNORED, PackedRows
-from octavo.data.shards import corpus_of, tokenize_corpus
+from octavo.data.shards import TokenCorpus, corpus_of, stored_corpus, tokenize_corpus
 from octavo.data.vocabulary import END_OF_TEXT, train_tokenizer
 from octavo.errors import FormatError
 
@@ -75,14 +76,33 @@ def test_a_corpus_is_tokenized_once(tmp_path: Path) -> None:
     assert len(corpus.starts) == 4
     assert corpus.bytes == 20 * 21 + len("a line") + len("a string")
     end = tokenizer.token_to_id(END_OF_TEXT)
-    last = list(corpus.tokens[corpus.starts[2] : corpus.starts[3]])
-    assert last[0] == last[-1] == end
-    assert tokenizer.decode(last[1:-1]) == "a string"
+    documents = _documents(corpus)
+    assert all(document[0] == document[-1] == end for document in documents)
+    assert "a string" in [tokenizer.decode(document[1:-1]) for document in documents]
     again = tokenize_corpus(paths, tokenizer, cache=tmp_path / "cache")
     assert again.fingerprint == corpus.fingerprint
     assert len(list((tmp_path / "cache").iterdir())) == 1
     text.write_text("changed")
     assert tokenize_corpus(paths, tokenizer, cache=tmp_path / "cache").fingerprint != corpus.fingerprint
+
+
+def test_documents_lie_in_the_order_of_their_hashes(tmp_path: Path) -> None:
+    """What is kept back is then of the same kind as the rest, whatever the files are called."""
+    texts = [f"{kind} number {n}" for kind in ("first", "second") for n in range(40)]
+    tokenizer = train_tokenizer(texts, vocabulary_size=300)
+    shuffled = stored_corpus(texts, tokenizer, "a", cache=tmp_path)
+    again = stored_corpus(reversed(texts), tokenizer, "b", cache=tmp_path)
+    given = stored_corpus(texts, tokenizer, "c", as_given=True, cache=tmp_path)
+    assert _documents(shuffled) == _documents(again) != _documents(given)
+    assert [tokenizer.decode(each) for each in _documents(given)] == texts
+    assert sorted(_documents(shuffled)) == sorted(_documents(given))
+    _, kept = shuffled.split(0.5)
+    kinds = [tokenizer.decode(each).split()[0] for each in _documents(kept)]
+    assert 10 < kinds.count("first") < 30
+
+
+def _documents(corpus: TokenCorpus) -> list[list[int]]:
+    return [list(corpus.tokens[begin:end]) for begin, end in pairwise(corpus.starts)]
 
 
 def test_a_corpus_without_text_is_an_error(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def tokenize_pairs(
         if not count:
             raise FormatError(f"{data[0]}: there is no pair of texts in the data")
 
-    corpus = stored_corpus(texts(), tokenizer, fingerprint, after=[end])
+    corpus = stored_corpus(texts(), tokenizer, fingerprint, after=[end], as_given=True)
     return PairCorpus(corpus, np.arange((len(corpus.starts) - 1) // 2))
 
 

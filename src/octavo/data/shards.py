@@ -3,6 +3,10 @@
 tokens.bin holds all ids one after another (uint16, or uint32 for a large vocabulary), documents.bin the place
 where each document begins (int64) and, last, the number of tokens.  Both lie in a folder named after the
 fingerprint of what they were made from, so that a changed file or tokenizer never meets old tokens.
+
+Documents lie in the order of a hash of their tokens, the same on every machine.  Files sorted by name are
+sorted by kind, too: their last part is another text than the rest, and a loss measured on it tells the
+difference of the two.  Of shuffled documents the last are a fair sample, and equal ones stand side by side.
 """
 
 from __future__ import annotations
@@ -13,10 +17,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +33,7 @@ from octavo.errors import FormatError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_VERSION = 1
+_VERSION = 2
 _BATCH_DOCUMENTS = 256
 # A longer document is tokenized in pieces, cut at line ends, so that memory stays bounded.
 _PIECE_CHARACTERS = 1 << 20
@@ -105,15 +110,21 @@ def stored_corpus(
     *,
     before: Sequence[int] = (),
     after: Sequence[int] = (),
+    as_given: bool = False,
     cache: Path | None = None,
 ) -> TokenCorpus:
     """The tokens of documents, each between `before` and `after`, made now or found by the fingerprint.
 
-    The documents are read only if they are not there yet.  Raises FormatError if none has any text.
+    The documents are read only if they are not there yet.  as_given: in their own order, which says what
+    belongs together, rather than that of the hash.  Raises FormatError if none has any text.
     """
     folder = (cache or cache_folder()) / fingerprint
     if not (folder / "corpus.json").exists():
-        _write(folder, documents, tokenizer, fingerprint, (list(before), list(after)))
+        with _written_whole(folder) as temporary:
+            facts = _write(temporary, documents, tokenizer, (list(before), list(after)))
+            if not as_given:
+                _shuffle(temporary, np.dtype(facts["dtype"]))
+            (temporary / "corpus.json").write_text(json.dumps({**facts, "fingerprint": fingerprint}))
     return _open(folder)
 
 
@@ -127,35 +138,50 @@ def corpus_fingerprint(paths: Sequence[Path], tokenizer: Tokenizer, column: str 
     return digest.hexdigest()[:32]
 
 
-def _write(
-    folder: Path,
-    documents: Iterable[str],
-    tokenizer: Tokenizer,
-    fingerprint: str,
-    frame: tuple[list[int], list[int]],
-) -> None:
-    """Into a temporary folder beside it, renamed when whole: another process never sees half a corpus."""
+@contextmanager
+def _written_whole(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside it, renamed at the end: another process never sees half a corpus."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
-    dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
-    before, after = frame
-    starts, total, text_bytes = [0], 0, 0
     try:
-        with (temporary / "tokens.bin").open("wb") as file:
-            for ids, size in _encode(documents, tokenizer):
-                array = np.asarray([*before, *ids, *after], dtype)
-                file.write(array.tobytes())
-                total, text_bytes = total + len(array), text_bytes + size
-                starts.append(total)
-        if total < 2:
-            raise FormatError("the corpus is empty: none of the files holds any text")
-        np.asarray(starts, np.int64).tofile(temporary / "documents.bin")
-        facts = {"version": _VERSION, "dtype": np.dtype(dtype).name, "bytes": text_bytes, "tokens": total}
-        (temporary / "corpus.json").write_text(json.dumps({**facts, "fingerprint": fingerprint}))
+        yield temporary
         if not folder.exists():
             os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(
+    folder: Path, documents: Iterable[str], tokenizer: Tokenizer, frame: tuple[list[int], list[int]]
+) -> dict[str, Any]:
+    """tokens.bin and documents.bin in the documents' own order; what corpus.json says of them."""
+    dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
+    before, after = frame
+    starts, total, text_bytes = [0], 0, 0
+    with (folder / "tokens.bin").open("wb") as file:
+        for ids, size in _encode(documents, tokenizer):
+            array = np.asarray([*before, *ids, *after], dtype)
+            file.write(array.tobytes())
+            total, text_bytes = total + len(array), text_bytes + size
+            starts.append(total)
+    if total < 2:
+        raise FormatError("the corpus is empty: none of the files holds any text")
+    np.asarray(starts, np.int64).tofile(folder / "documents.bin")
+    return {"version": _VERSION, "dtype": np.dtype(dtype).name, "bytes": text_bytes, "tokens": total}
+
+
+def _shuffle(folder: Path, dtype: np.dtype[Any]) -> None:
+    """Both files again in the order of the documents' hashes; one document is in memory at a time."""
+    tokens = np.memmap(folder / "tokens.bin", dtype, mode="r")
+    starts = np.fromfile(folder / "documents.bin", np.int64)
+    keys = [hashlib.sha256(tokens[begin:end].data).digest() for begin, end in pairwise(starts)]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    with (folder / "shuffled.bin").open("wb") as file:
+        for document in order:
+            tokens[starts[document] : starts[document + 1]].tofile(file)
+    del tokens
+    os.replace(folder / "shuffled.bin", folder / "tokens.bin")
+    np.concatenate(([0], np.cumsum(np.diff(starts)[order]))).astype(np.int64).tofile(folder / "documents.bin")
 
 
 def _encode(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[tuple[list[int], int]]:

@@ -1,8 +1,7 @@
-"""The corpus of a sweep: tokenized once, its documents shuffled once, the last of them held out.
+"""The corpus of a sweep: tokenized once, as `octavo train` does it, so that a plan's loss is that of its run.
 
-Held-out documents must be of the same kind as the others, or a law describes the difference of the two;
-sorted files are not, so the order is that of a hash.  The synthetic source has an entropy that is known
-exactly.
+The last documents, in the order of their hashes, are held out there as here.  The synthetic source has an
+entropy that is known exactly.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def prepare_corpus(ladder: Ladder, folder: Path) -> CorpusFacts:
         if ladder.synthetic:
             corpus, entropy = synthetic_corpus(**{k: float(v) for k, v in ladder.synthetic.items()})
         else:
-            corpus = _shuffled(_tokenized(ladder, folder))
+            corpus = _tokenized(ladder, folder)
         corpus.tokens.astype(np.uint16).tofile(folder / "tokens.bin")
         corpus.starts.tofile(folder / "documents.bin")
         content = {
@@ -75,25 +74,10 @@ def _tokenized(ladder: Ladder, folder: Path) -> TokenCorpus:
     # Pairs are counted on a part of the files that is spread over all of them.
     size = sum(path.stat().st_size for path in paths)
     step = max(1, round(size / _VOCABULARY_CHARACTERS))
-    chosen = sorted(paths, key=lambda path: _digest(path.name.encode()))[::step]
+    chosen = sorted(paths, key=lambda path: hashlib.sha256(path.name.encode()).digest())[::step]
     tokenizer = train_tokenizer(read_documents(chosen), kind="bpe", vocabulary_size=ladder.vocabulary)
     tokenizer.save(str(folder / "tokenizer.json"))
     return tokenize_corpus(paths, tokenizer)
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
-
-
-def _shuffled(corpus: TokenCorpus) -> TokenCorpus:
-    """Documents in the order of the hash of what they are: the same on every machine."""
-    parts = [
-        np.asarray(corpus.tokens[begin:end])
-        for begin, end in zip(corpus.starts, corpus.starts[1:], strict=False)
-    ]
-    parts.sort(key=lambda part: _digest(part.tobytes()))
-    starts = np.concatenate(([0], np.cumsum([len(part) for part in parts]))).astype(np.int64)
-    return TokenCorpus(np.concatenate(parts), starts, corpus.bytes, f"{corpus.fingerprint}-shuffled")
 
 
 def synthetic_corpus(
