@@ -40,3 +40,10 @@ def test_help_imports_no_verb() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.splitlines()[-1] == "['octavo.cli.main']"
+
+
+def test_as_a_module() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "octavo", "--version"], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.startswith("octavo ")

@@ -64,7 +64,9 @@ class LiveView:
         self._losses.append(progress.loss)
         if progress.validation is not None:
             found = progress.validation
-            self._validation = f"validation {found.loss:.3f}, {found.bits_per_byte:.3f} bits a byte"
+            self._validation = f"validation {found.loss:.3f}"
+            if found.bits_per_byte:  # a draft head's tokens stand for no text of their own
+                self._validation += f", {found.bits_per_byte:.3f} bits a byte"
             self._validation += "".join(f", {name} {value:.3f}" for name, value in found.scores.items())
         if progress.sample:
             self._sample = progress.sample

@@ -1,0 +1,5 @@
+"""`python -m octavo`: the command, where the folder of scripts is not on the path."""
+
+from octavo.cli.main import main
+
+main()
