@@ -144,6 +144,8 @@ WORKS: dict[str, tuple[Work, ...]] = {
         ("changing topics", topics, SAMPLED, 192, 1),
         ("free chat, 4 sequences", free_chat, SAMPLED, 128, 4),
         ("random tokens, 4 sequences", random_tokens, SAMPLED, 128, 4),
+        ("changing topics, 4 sequences", topics, SAMPLED, 128, 4),
+        ("short answers, 4 sequences", short_answers, GREEDY, 48, 4),
         ("code edit", edits, GREEDY, 128, 1),
         ("code edit, 4 sequences", edits, GREEDY, 128, 4),
     ),

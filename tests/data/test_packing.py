@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octavo.data.packing import IGNORED, PackedRows
+from octavo.data.packing import IGNORED, PackedRows, validation_batches
 from octavo.data.shards import TokenCorpus, corpus_of, stored_corpus, tokenize_corpus
 from octavo.data.vocabulary import END_OF_TEXT, train_tokenizer
 from octavo.errors import FormatError
@@ -55,6 +55,14 @@ def test_a_batch_depends_on_seed_and_place_only() -> None:
     np.testing.assert_array_equal(whole.inputs, np.concatenate([piece.inputs for piece in pieces]))
     other = PackedRows(corpus, 4, seed=2)
     assert not np.array_equal(other.batch(0, 12).inputs, fresh.batch(0, 12).inputs)
+
+
+def test_a_quick_validation_sees_all_parts() -> None:
+    whole = list(validation_batches(70, 8))
+    assert whole[:2] == [(0, 8), (8, 8)] and whole[-1] == (64, 6)
+    assert list(validation_batches(70, 8, 70)) == whole
+    assert list(validation_batches(70, 8, 32)) == [(0, 8), (24, 8), (48, 8)]
+    assert list(validation_batches(70, 8, 1)) == [(0, 8)]
 
 
 def test_the_split_keeps_whole_documents() -> None:

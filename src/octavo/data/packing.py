@@ -10,6 +10,7 @@ Legend: B rows of a batch, T tokens of a row.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,6 +102,19 @@ class PackedRows:
         numbers[:, 1:] = np.cumsum(changes[:, :-1], axis=1)
         several = bool(numbers[:, -1].any())
         return Batch(inputs, targets, _restarted_positions(changes), numbers if several else None)
+
+
+def validation_batches(rows: int, size: int, most_rows: int | None = None) -> Iterator[tuple[int, int]]:
+    """(first row, rows) of each batch of a part kept back; of `most_rows`, if given, that lie evenly in it.
+
+    The first rows alone would tell of the first few documents only.
+    """
+    firsts = range(0, rows, size)
+    if most_rows is not None:
+        wanted = max(1, -(-most_rows // size))
+        firsts = firsts[:: -(-len(firsts) // wanted)]
+    for first in firsts:
+        yield first, min(size, rows - first)
 
 
 def _restarted_positions(changes: NDArray[np.bool_]) -> NDArray[np.int64]:

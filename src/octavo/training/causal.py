@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from octavo.data.packing import Batch, PackedRows
+from octavo.data.packing import Batch, PackedRows, validation_batches
 from octavo.data.shards import TokenCorpus, tokenize_corpus
 from octavo.data.sources import data_paths, read_documents
 from octavo.data.vocabulary import Kind, end_of_text_token, load_tokenizer, train_tokenizer
@@ -134,7 +134,7 @@ class LanguageModelling:
 
     @torch.no_grad()
     def validate(self, module: GPT, *, whole: bool = False) -> Validation | None:
-        """The loss on the part kept back, on its first 65,536 tokens or all; None if there is none."""
+        """The loss on the part kept back, on 65,536 tokens of it or all; None if there is none."""
         if self.kept is None:
             return None
         module.eval()
@@ -153,11 +153,9 @@ class LanguageModelling:
 
     def _kept_batches(self, whole: bool) -> Iterator[Batch]:
         assert self.kept is not None
-        rows = self.kept.rows
-        if not whole:
-            rows = min(rows, max(1, _VALIDATION_TOKENS // self.config.context))
-        for first in range(0, rows, self.config.rows):
-            yield self.kept.in_order(first, min(self.config.rows, rows - first))
+        most = None if whole else _VALIDATION_TOKENS // self.config.context
+        for first, count in validation_batches(self.kept.rows, self.config.rows, most):
+            yield self.kept.in_order(first, count)
 
     @torch.no_grad()
     def sample(self, module: GPT, seed: int, tokens: int = 64, temperature: float = 0.8) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from octavo.data.packing import PackedRows
+from octavo.data.packing import PackedRows, validation_batches
 from octavo.data.sentence_pairs import SentencePairRows
 from octavo.data.shards import TokenCorpus, corpus_fingerprint, stored_corpus
 from octavo.data.sources import data_paths, read_documents
@@ -158,12 +158,10 @@ class MaskedLanguageModelling:
         if self.kept is None:
             return None
         module.eval()
-        rows, size = self.kept.rows, self.config.rows
-        if not whole:
-            rows = min(rows, max(1, _VALIDATION_TOKENS // self.config.context))
+        most = None if whole else _VALIDATION_TOKENS // self.config.context
         total, count = 0.0, 0
-        for first in range(0, rows, size):
-            batch = self._masked(self.kept, first, min(size, rows - first), 0, first)
+        for first, rows in validation_batches(self.kept.rows, self.config.rows, most):
+            batch = self._masked(self.kept, first, rows, 0, first)
             total += float(self.loss(module, batch, 1.0))
             count += batch.target_count
         module.train()
