@@ -41,7 +41,7 @@ SCHEMA = {
 }
 
 
-def prompts() -> list[str]:
+def prompts(count: int) -> list[str]:
     """HumanEval's, then questions of GSM8K."""
     folder = SHARED / "data" / "reasoning"
     files = folder / "HumanEval.jsonl.gz", folder / "gsm8k-train.jsonl"
@@ -51,11 +51,9 @@ def prompts() -> list[str]:
     with gzip.open(files[0], "rt", encoding="utf-8") as lines:
         code = [str(json.loads(line)["prompt"]) for line in lines]
     with files[1].open(encoding="utf-8") as lines:
-        questions = [
-            str(json.loads(line)["question"]) for _, line in zip(range(PROMPTS), lines, strict=False)
-        ]
+        questions = [str(json.loads(line)["question"]) for _, line in zip(range(count), lines, strict=False)]
     mixed = [text for pair in zip(code, questions, strict=False) for text in pair]
-    return [*mixed, *questions[len(code) :]][:PROMPTS]
+    return [*mixed, *questions[len(code) :]][:count]
 
 
 @pytest.mark.real
@@ -72,7 +70,8 @@ def test_the_same_text_with_drafts(stem: str, draft: str, sampling: dict[str, fl
     accepted = 0
     with _load(stem, draft) as model:
         engine = model.engine
-        speculation, texts = engine.speculation, prompts()
+        # What a grammar leaves open is seldom what it was before: few prompts may have no draft that comes true.
+        speculation, texts = engine.speculation, prompts(max(PROMPTS, 24 if draft == "grammar" else 0))
         assert speculation is not None
         speculation._least_gain = 0.0  # drafts that do not pay have to be right as well
         for first in range(0, len(texts), 4):
