@@ -70,7 +70,7 @@ def test_the_same_text_with_drafts(stem: str, draft: str, sampling: dict[str, fl
     accepted = 0
     with _load(stem, draft) as model:
         engine = model.engine
-        # What a grammar leaves open is seldom what it was before: few prompts may have no draft that comes true.
+        # What a grammar leaves open is seldom as before: of few prompts no draft may come true.
         speculation, texts = engine.speculation, prompts(max(PROMPTS, 24 if draft == "grammar" else 0))
         assert speculation is not None
         speculation._least_gain = 0.0  # drafts that do not pay have to be right as well
