@@ -154,20 +154,19 @@ def run(options: Options) -> Report:
             asked = made[-HELD_OUT:]
             plain = score(base, None, asked, options.threads)
             report.add(name, "held-out problems", {"before": [plain]})
-            outcomes: dict[tuple[str, int], Outcome] = {}
+            runs: dict[str, list[Outcome]] = {method: [] for method in SEEDS}
             for method, seed in [(method, seed) for method, count in SEEDS.items() for seed in range(count)]:
                 out, model = folder / f"{method}{seed}", path if method == ON_FILE else base
-                found = learn(method.split()[0], seed, model, data, out, options)
+                found = learn("qlora" if method == ON_FILE else method, seed, model, data, out, options)
                 tuned = (out / "model.gguf", None) if method == "full" else (model, out)
                 found = replace(found, score=score(*tuned, asked, options.threads))
-                outcomes[method, seed] = found
+                runs[method].append(found)
                 print(f"{method}, seed {seed}: {found}")
-            _conclude(report, name, outcomes)
+            _conclude(report, name, runs)
     return report
 
 
-def _conclude(report: Report, name: str, outcomes: dict[tuple[str, int], Outcome]) -> None:
-    runs = {method: [outcomes[method, seed] for seed in range(count)] for method, count in SEEDS.items()}
+def _conclude(report: Report, name: str, runs: dict[str, list[Outcome]]) -> None:
     for method, found in runs.items():
         report.add(name, "held-out problems", {method: [each.score for each in found]})
         losses = ", ".join(f"{each.before:.3f} to {each.after:.4f}" for each in found)

@@ -22,12 +22,13 @@ MODELS = Path(os.environ.get("OCTAVO_TEST_MODELS", "~/.cache/octavo-models")).ex
 SHARED = Path(os.environ.get("OCTAVO_SHARED", Path(__file__).resolve().parents[3].parent / "shared"))
 SMOLLM2, GEMMA = "SmolLM2-135M-Instruct.Q4_1.gguf", "gemma3-270m.Q4_K_M.gguf"
 QWEN, LARGER_QWEN = (f"Qwen2.5-Coder-{size}-Instruct.Q4_K_M.gguf" for size in ("0.5B", "1.5B"))
-# Of a model that has no smaller one, itself is the draft model.
-MODEL_CASES = [(SMOLLM2, SMOLLM2), (GEMMA, GEMMA), (QWEN, QWEN), (LARGER_QWEN, QWEN)]
 CASES = [
     *((model, source) for model in (SMOLLM2, GEMMA, QWEN) for source in ("suffix", "head", "grammar")),
     (LARGER_QWEN, "suffix"),
-    *MODEL_CASES,
+    (LARGER_QWEN, QWEN),
+    *(
+        (model, model) for model in (SMOLLM2, GEMMA, QWEN)
+    ),  # which have no smaller one: each its own draft model
 ]
 SCHEMA = {
     "type": "object",
