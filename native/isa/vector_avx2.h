@@ -99,23 +99,21 @@ inline B look_up(const std::uint8_t* table, B index) {
   OCTAVO_BOTH(B, _mm256_shuffle_epi8(both, index.v[h]));
 }
 
-inline __m256i broadcast_four(const std::int8_t* four) {
-  return _mm256_set1_epi32(*(const std::int32_t*)four);
-}
+using Four = __m256i;
+inline Four load_four(const std::int8_t* four) { return _mm256_set1_epi32(*(const std::int32_t*)four); }
 #ifdef __AVXVNNI__
-inline I dot(I acc, B codes, const std::int8_t* four) {
-  const __m256i a = broadcast_four(four);
+inline I dot(I acc, B codes, Four a) {
   OCTAVO_BOTH(I, _mm256_dpbusd_avx_epi32(acc.v[h], codes.v[h], a));
 }
 inline I start_wide(const std::int32_t* start) { return broadcast_int(*start); }
 inline B wide(B codes) { return codes; }
-inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, codes, four); }
+inline I dot_wide(I acc, B codes, Four a) { return dot(acc, codes, a); }
 // Sums of products need no narrower place on their way.
 using Pairs = I;
 inline Pairs begin_pairs(I sum) { return sum; }
 inline I end_pairs(I, Pairs sum) { return sum; }
 #else
-// Sums of pairs of products in 16 bits, of a few lines; see lines_of_pairs() in ops/matmul.h: with codes up
+// Sums of pairs of products in 16 bits, of a few lines; see lines_of_pairs() in ops/panel_products.h: with codes up
 // to 15, eight lines reach 8 * 2 * 15 * 127 at most.
 struct Pairs { __m256i v[2]; };
 // The compiler would add the products of all lines at the end, and have no registers left for them until then.
@@ -127,21 +125,19 @@ inline Pairs begin_pairs(I) { OCTAVO_BOTH(Pairs, _mm256_setzero_si256()); }
 inline I end_pairs(I sum, Pairs a) {
   OCTAVO_BOTH(I, _mm256_add_epi32(sum.v[h], _mm256_madd_epi16(a.v[h], _mm256_set1_epi16(1))));
 }
-inline Pairs dot(Pairs acc, B codes, const std::int8_t* four) {
-  const __m256i a = broadcast_four(four);
+inline Pairs dot(Pairs acc, B codes, Four a) {
   for (int h = 0; h < 2; ++h) acc.v[h] = now(_mm256_add_epi16(acc.v[h], _mm256_maddubs_epi16(codes.v[h], a)));
   return acc;
 }
-inline Pairs dot_wide(Pairs acc, B codes, const std::int8_t* four) {
-  const __m256i a = broadcast_four(four);
+inline Pairs dot_wide(Pairs acc, B codes, Four a) {
   OCTAVO_BOTH(Pairs, _mm256_add_epi16(acc.v[h], _mm256_maddubs_epi16(_mm256_abs_epi8(codes.v[h]),
                                                                      _mm256_sign_epi8(a, codes.v[h]))));
 }
 // Full bytes: |code - 128| is at most 128, and 2 * 128 * 127 still fits, with the sign moved to the activation.
 inline I start_wide(const std::int32_t*) { return broadcast_int(0); }
 inline B wide(B codes) { OCTAVO_BOTH(B, _mm256_xor_si256(codes.v[h], _mm256_set1_epi8(char(0x80)))); }
-inline I dot_wide(I acc, B codes, const std::int8_t* four) {
-  const __m256i a = broadcast_four(four), ones = _mm256_set1_epi16(1);
+inline I dot_wide(I acc, B codes, Four a) {
+  const __m256i ones = _mm256_set1_epi16(1);
   OCTAVO_BOTH(I, _mm256_add_epi32(
                      acc.v[h], _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(codes.v[h]),
                                                                       _mm256_sign_epi8(a, codes.v[h])),
@@ -149,9 +145,7 @@ inline I dot_wide(I acc, B codes, const std::int8_t* four) {
 }
 #endif
 
-// Too few registers for a panel's codes beside a token's sums.
-constexpr bool kLinesFirst = true;
-constexpr int kFloatPanels = 1;
+constexpr int kFloatPanels = 1, kCodePanels = 1;
 
 // To the second-level cache, as in vector_avx512.h.
 // Always inlined: the compiler takes a function that only prefetches for one without effect, and drops calls of it.

@@ -82,19 +82,18 @@ inline B look_up(const std::uint8_t* table, B index) {
   return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table)), index.v)};
 }
 
+// Four codes of a token, for all lanes alike.
+using Four = I;
+inline Four load_four(const std::int8_t* four) { return broadcast_int(*(const std::int32_t*)four); }
 // acc[lane] += sum over t of codes[4 lane + t] * four[t]: exact in 32 bits.  Codes up to 127.
-inline I dot(I acc, B codes, const std::int8_t* four) {
-  // Written out because the compiler does not fold the broadcast into the instruction.
-  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc.v) : "v"(codes.v), "m"(*(const std::int32_t*)four));
-  return acc;
-}
+inline I dot(I acc, B codes, Four four) { return {_mm512_dpbusd_epi32(acc.v, codes.v, four.v)}; }
 // The same for codes c of a full byte that stand for c - 128.  `start` is -128 times the sum of the activations.
 inline I start_wide(const std::int32_t* start) { return broadcast_int(*start); }
 inline B wide(B codes) { return codes; }
-inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, codes, four); }
+inline I dot_wide(I acc, B codes, Four four) { return dot(acc, codes, four); }
 
-constexpr bool kLinesFirst = false;
-constexpr int kFloatPanels = 4;  // whose sums of a tile of tokens fit the registers
+// Panels side by side, whose sums of a tile of tokens fit the registers: a token's inputs are loaded once for all.
+constexpr int kFloatPanels = 4, kCodePanels = 2;
 // Sums of products need no narrower place on their way.
 using Pairs = I;
 inline Pairs begin_pairs(I sum) { return sum; }

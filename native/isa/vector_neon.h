@@ -93,18 +93,19 @@ inline B look_up(const std::uint8_t* table, B index) {
   OCTAVO_FOUR(B, vqtbl1q_u8(values, index.v[h]));
 }
 
+// Four codes of a token, for all lanes alike.
+using Four = int8x16_t;
+inline Four load_four(const std::int8_t* four) { return vreinterpretq_s8_s32(vdupq_n_s32(*(const std::int32_t*)four)); }
 // Codes up to 127 are the same signed and unsigned.
-inline I dot(I acc, B codes, const std::int8_t* four) {
-  const int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(*(const std::int32_t*)four));
+inline I dot(I acc, B codes, Four a) {
   OCTAVO_FOUR(I, vdotq_s32(acc.v[h], vreinterpretq_s8_u8(codes.v[h]), a));
 }
 // Full bytes c become c - 128, so their sums start at 0.
 inline I start_wide(const std::int32_t*) { return broadcast_int(0); }
 inline B wide(B codes) { OCTAVO_FOUR(B, veorq_u8(codes.v[h], vdupq_n_u8(0x80))); }
-inline I dot_wide(I acc, B codes, const std::int8_t* four) { return dot(acc, codes, four); }
+inline I dot_wide(I acc, B codes, Four a) { return dot(acc, codes, a); }
 
-constexpr bool kLinesFirst = false;
-constexpr int kFloatPanels = 1;
+constexpr int kFloatPanels = 1, kCodePanels = 1;
 // Sums of products need no narrower place on their way.
 using Pairs = I;
 inline Pairs begin_pairs(I sum) { return sum; }

@@ -80,17 +80,19 @@ template <int from, int to> inline B move_bits(B a) {
 }
 inline B look_up(const std::uint8_t* table, B index) { OCTAVO_BYTES(table[index.v[i] & 15]); }
 
+// Four codes of a token, for all lanes alike.
+using Four = const std::int8_t*;
+inline Four load_four(const std::int8_t* four) { return four; }
 // A call: written out in every line of every format, it compiles for minutes.
-__attribute__((noinline)) I dot(I acc, const B& codes, const std::int8_t* four) {
+__attribute__((noinline)) I dot(I acc, const B& codes, Four four) {
   OCTAVO_LANES(I, acc.v[i] + codes.v[4 * i] * four[0] + codes.v[4 * i + 1] * four[1] + codes.v[4 * i + 2] * four[2] +
                       codes.v[4 * i + 3] * four[3]);
 }
 inline I start_wide(const std::int32_t* start) { return broadcast_int(*start); }
 inline B wide(B codes) { return codes; }
-inline I dot_wide(I acc, const B& codes, const std::int8_t* four) { return dot(acc, codes, four); }
+inline I dot_wide(I acc, const B& codes, Four four) { return dot(acc, codes, four); }
 
-constexpr bool kLinesFirst = false;
-constexpr int kFloatPanels = 1;
+constexpr int kFloatPanels = 1, kCodePanels = 1;
 // Sums of products need no narrower place on their way.
 using Pairs = I;
 inline Pairs begin_pairs(I sum) { return sum; }

@@ -279,8 +279,8 @@ OCTAVO_UNROLL
         const B codes = wide(load_line(tile + at));
 OCTAVO_UNROLL
         for (int r = 0; r < count; ++r) {
-          high[half - begin][r] = dot_wide(high[half - begin][r], codes, query_high + r * width + d);
-          low[half - begin][r] = dot_wide(low[half - begin][r], codes, query_low + r * width + d);
+          high[half - begin][r] = dot_wide(high[half - begin][r], codes, load_four(query_high + r * width + d));
+          low[half - begin][r] = dot_wide(low[half - begin][r], codes, load_four(query_low + r * width + d));
         }
       }
     }
@@ -349,8 +349,8 @@ OCTAVO_UNROLL
           const B codes = wide(load_line(tile + at));
 OCTAVO_UNROLL
           for (int r = 0; r < count; ++r) {
-            high_sum[c][r] = dot_wide(high_sum[c][r], codes, high[r] + token);
-            low_sum[c][r] = dot_wide(low_sum[c][r], codes, low[r] + token);
+            high_sum[c][r] = dot_wide(high_sum[c][r], codes, load_four(high[r] + token));
+            low_sum[c][r] = dot_wide(low_sum[c][r], codes, load_four(low[r] + token));
           }
         }
       }

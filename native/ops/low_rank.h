@@ -19,7 +19,7 @@ inline F load_rows(const float* from, int rows) {
 inline F low_rank_group(const std::uint8_t* codes, int lines, const QuantizedGroup& values) {
   I sum = start_wide(&values.start);
   for (int line = 0; line < lines; ++line)
-    sum = dot_wide(sum, wide(load_line(codes + kLine * line)), values.codes + 4 * line);
+    sum = dot_wide(sum, wide(load_line(codes + kLine * line)), load_four(values.codes + 4 * line));
   return to_float(sum) * broadcast(values.scale);
 }
 

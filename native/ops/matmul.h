@@ -1,186 +1,15 @@
 // out[token][row] = sum over columns of weight[row][column] * activation[token][column] (+ bias[row]).
 //
 // One algorithm for 1 token and for 512: a tile of up to 4 tokens keeps its sums in registers, and the codes of a group
-// are unpacked once for all of them.  Each output has one chain of additions, group after group, whatever the tile: a
-// token's results are the same bits alone or in company (row-invariance).
+// are unpacked once for all of them; of two panels at a time, where an instruction set has the registers.
 //
 // Included by isa/*.cpp after a vector_*.h; everything here has internal linkage.
 #pragma once
-#include <utility>
-
 #include "ops/kernels.h"
-#include "ops/panel_reading.h"
+#include "ops/panel_products.h"
 
 namespace octavo {
 namespace {
-
-constexpr std::size_t kPrefetchDistance = 16384;  // bytes; past the end of a matrix a prefetch is ignored
-
-constexpr int zero_shift(int zero) {  // start is -128 * sum; -zero * sum is that shifted right
-  int shift = 0;
-  while ((zero << shift) < 128) ++shift;
-  return shift;
-}
-
-// Lines in an order in which those that share bytes follow each other.
-template <int first, int last, class Action>
-inline __attribute__((always_inline)) void for_lines(Action action) {
-  const auto each = [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
-    if constexpr (last - first == 8) (action.template operator()<(i % 2) * 4 + i / 2>(), ...);
-    else (action.template operator()<first + i>(), ...);
-  };
-  each(std::make_integer_sequence<int, last - first>{});
-}
-
-// The codes of a group: in registers, or where these are few still in memory.
-template <class AnyPanel>
-class GroupCodes {
- public:
-  __attribute__((always_inline)) GroupCodes(const AnyPanel& panel, int group) : panel_(panel), group_(group) {
-    if constexpr (!kLinesFirst)
-      for_lines<0, 8>([&]<int j>() __attribute__((always_inline)) { q_[j] = panel.template line<j>(group); });
-  }
-  template <int j>
-  __attribute__((always_inline)) B line() const {
-    if constexpr (kLinesFirst) return panel_.template line<j>(group_);
-    else return q_[j];
-  }
-
- private:
-  const AnyPanel& panel_;
-  int group_;
-  B q_[kLinesFirst ? 1 : 8];
-};
-
-// How many lines' products of pairs fit the lanes of `Pairs`, by the largest code.
-template <Codes kind>
-constexpr int lines_of_pairs() {
-  if (kind == Codes::U8 || kind == Codes::Table) return 1;
-  if (kind == Codes::U6) return 2;
-  if (kind == Codes::U5) return 4;
-  return 8;
-}
-
-// What a sum of products starts from, so that a code counts from its zero: from `start` of a group or a half of it.
-template <Codes kind, int zero>
-inline I begin_sum(const std::int32_t* start) {
-  if constexpr (kind == Codes::U8 || kind == Codes::Table) return start_wide(start);
-  return zero ? shift_right<zero_shift(zero ? zero : 128)>(broadcast_int(*start)) : broadcast_int(0);
-}
-
-// sum[n] = the integer sum over lines [first, last) of token n, from the start that the zero of the codes asks for.
-template <Codes kind, int zero, int first, int last, class AnyCodes, int tokens>
-inline __attribute__((always_inline)) void dots(const AnyCodes& codes, const QuantizedGroup* token,
-                                                const std::int32_t* start, I (&sum)[tokens]) {
-  constexpr bool full_bytes = kind == Codes::U8 || kind == Codes::Table;
-  constexpr int together = lines_of_pairs<kind>() < last - first ? lines_of_pairs<kind>() : last - first;
-OCTAVO_UNROLL
-  for (int n = 0; n < tokens; ++n)
-    sum[n] = begin_sum<kind, zero>((const std::int32_t*)((const std::uint8_t*)start + sizeof(QuantizedGroup) * n));
-  Pairs pairs[tokens];
-  int held = 0;
-  for_lines<first, last>([&]<int j>() __attribute__((always_inline)) {
-    if (held % together == 0) {
-OCTAVO_UNROLL
-      for (int n = 0; n < tokens; ++n) pairs[n] = begin_pairs(sum[n]);
-    }
-    const B line = codes.template line<j>();
-OCTAVO_UNROLL
-    for (int n = 0; n < tokens; ++n) {
-      const std::int8_t* four = token[n].codes + 4 * j;
-      pairs[n] = full_bytes ? dot_wide(pairs[n], line, four) : dot(pairs[n], line, four);
-    }
-    if (++held % together == 0) {
-OCTAVO_UNROLL
-      for (int n = 0; n < tokens; ++n) sum[n] = end_pairs(sum[n], pairs[n]);
-    }
-  });
-}
-
-constexpr bool in_halves(Scales scales) { return scales == Scales::KD16 || scales == Scales::KDM16; }
-constexpr bool has_minimum(Scales scales) { return scales == Scales::DM || scales == Scales::KDM; }
-
-// acc += the values that a group's integer sum of one token stands for; `second` is that of its columns 16 to 31, where
-// they have a scale of their own.
-template <Codes kind, Scales scales>
-inline __attribute__((always_inline)) F add_sums(I first, I second, const GroupScale& s, const QuantizedGroup& token, F acc) {
-  F value;
-  if constexpr (in_halves(scales)) {
-    value = multiply_add(to_float(second), s.d1, to_float(first) * s.d);
-    if constexpr (scales == Scales::KDM16) {
-      value = multiply_add(s.m, broadcast(float(token.start_half[0]) * (-1.0f / 128)), value);
-      value = multiply_add(s.m1, broadcast(float(token.start_half[1]) * (-1.0f / 128)), value);
-    }
-  } else {
-    value = to_float(first);
-    if constexpr (kind == Codes::Upper)  // a code is 16 upper + lower, and the lower ones are 7.5 on average
-      value = multiply_add(value, broadcast(16.0f), broadcast(7.5f * token.sum));
-    value = value * s.d;
-    if constexpr (has_minimum(scales)) value = multiply_add(s.m, broadcast(token.sum), value);
-  }
-  return multiply_add(value, broadcast(token.scale), acc);
-}
-
-// acc[n] += the group's weights times the values of token n.
-template <Codes kind, Scales scales, int zero, int tokens, class AnyCodes>
-inline __attribute__((always_inline)) void add_group(const AnyCodes& codes, const GroupScale& s,
-                                                     const QuantizedGroup* token, F* acc) {
-  I first[tokens], second[tokens];
-  if constexpr (in_halves(scales)) {
-    dots<kind, zero, 0, 4>(codes, token, token->start_half, first);
-    dots<kind, zero, 4, 8>(codes, token, token->start_half + 1, second);
-  } else {
-    dots<kind, has_minimum(scales) ? 0 : zero, 0, 8>(codes, token, &token->start, first);
-  }
-OCTAVO_UNROLL
-  for (int n = 0; n < tokens; ++n) acc[n] = add_sums<kind, scales>(first[n], second[n], s, token[n], acc[n]);
-}
-
-constexpr int kRestGroups = 64;  // whose rests wait while their weights are near
-
-// acc[n] += the panel times token n.  Of each kRestGroups groups first all the codes are summed, without a branch, and
-// then the rests of the few that have one: asking at each group would cost more than the sums.
-// `next`: from a group's tokens to the next group's; the tokens' rests lie in the second half between.
-template <Codes kind, Scales scales, int zero, int tokens, class AnyPanel>
-inline __attribute__((always_inline)) void quantized_tile(const AnyPanel& panel, int groups,
-                                                          const QuantizedGroup* activations, int next,
-                                                          F (&acc)[tokens]) {
-  for (int begin = 0; begin < groups; begin += kRestGroups) {
-    const int end = begin + kRestGroups < groups ? begin + kRestGroups : groups;
-    std::uint16_t rests[kRestGroups * tokens];  // group within these, and token
-    int count = 0;
-    for (int group = begin; group < end; ++group) {
-      panel.ask_ahead(group);
-      const GroupScale scale = panel.scale(group);
-      const GroupCodes<AnyPanel> codes(panel, group);
-      const QuantizedGroup* here = activations + std::size_t(next) * group;
-      // Where registers are few, each line of codes is read once for all tokens; else all its lines stay for each token.
-      constexpr int together = kLinesFirst ? tokens : 1;
-OCTAVO_UNROLL
-      for (int n = 0; n < tokens; n += together)
-        add_group<kind, scales, zero, together>(codes, scale, here + n, acc + n);
-OCTAVO_UNROLL
-      for (int n = 0; n < tokens; ++n) {
-        rests[count] = std::uint16_t((group - begin) * kTile + n);
-        count += here[n].has_rest;
-      }
-    }
-    if (count == 0) continue;
-    alignas(64) float sums[tokens][kPanelRows];
-OCTAVO_UNROLL
-    for (int n = 0; n < tokens; ++n) store(sums[n], acc[n]);
-    for (int i = 0; i < count; ++i) {
-      const int group = begin + rests[i] / kTile, n = rests[i] % kTile;
-      F sum = load(sums[n]);
-      const GroupCodes<AnyPanel> codes(panel, group);
-      add_group<kind, scales, zero, 1>(codes, panel.scale(group),
-                                       activations + std::size_t(next) * group + next / 2 + n, &sum);
-      store(sums[n], sum);
-    }
-OCTAVO_UNROLL
-    for (int n = 0; n < tokens; ++n) acc[n] = load(sums[n]);
-  }
-}
 
 // acc + the products of two columns, of bfloat16: first the odd one's, then the even one's, each rounded once.
 #ifndef OCTAVO_BFLOAT_PRODUCTS
@@ -223,15 +52,38 @@ inline const QuantizedGroup* records_of(const MatmulTask& task, int first) {
   return (const QuantizedGroup*)tile_of(task, first) + first % task.width;
 }
 
-// Panel `index` times `tokens` tokens of one tile, from token `first` on.
-template <Codes kind, Scales scales, int zero, int tokens>
-void multiply_tile(const MatmulTask& task, int index, int first) {
-  F acc[tokens];
+// One pass over some panels: that of the tile from token `first` on, of all that follow each other over the same panels.
+struct Pass {
+  int first, number, all;
+};
+
+// Panels from `index` on times `tokens` tokens of one tile.  While later tiles pass by, panels are near and memory would
+// have nothing to do: each pass asks for its share of what comes next.
+template <Codes kind, Scales scales, int zero, int tokens, int... p>
+inline __attribute__((always_inline)) void multiply_tile(const MatmulTask& task, int index, Pass pass,
+                                                         std::integer_sequence<int, p...>) {
+  using ThisPanel = Panel<kind, scales>;
+  const std::size_t bytes = task.matrix.panel_bytes();
+  const std::uint8_t* data = task.matrix.data + bytes * index;
+  const ThisPanel panel[] = {ThisPanel(task.matrix, data + bytes * p)...};
+  constexpr bool alone = sizeof...(p) == 1;
+  std::size_t distance = alone && pass.all == 1 ? 0 : bytes * sizeof...(p);
+  if (distance < kLeastAhead) distance = kLeastAhead;
+  const std::size_t share = ThisPanel::kGroupBytes * sizeof...(p) / pass.all;
+  const Lookahead ahead{data + distance + share * task.matrix.groups() * pass.number, share};
+  F acc[sizeof...(p)][tokens];
 OCTAVO_UNROLL
-  for (int n = 0; n < tokens; ++n) acc[n] = zero_lanes();
-  const Panel<kind, scales> panel(task.matrix, task.matrix.data + task.matrix.panel_bytes() * index, kPrefetchDistance);
-  quantized_tile<kind, scales, zero>(panel, task.matrix.groups(), records_of(task, first), 2 * task.width, acc);
-  store_tile(task, index, first, acc);
+  for (auto& of_panel : acc) {
+OCTAVO_UNROLL
+    for (F& sum : of_panel) sum = zero_lanes();
+  }
+  quantized_tile<kind, scales, zero>(panel, task.matrix.groups(), records_of(task, pass.first), 2 * task.width, ahead, acc);
+  (store_tile(task, index + p, pass.first, acc[p]), ...);
+}
+
+template <Codes kind, Scales scales, int zero, int panels, int tokens>
+void multiply_panels(const MatmulTask& task, int index, Pass pass) {
+  multiply_tile<kind, scales, zero, tokens>(task, index, pass, std::make_integer_sequence<int, panels>{});
 }
 
 // The same of float weights, whose activations are floats or pairs (kernels.h), 32 bits for each token and column or two;
@@ -284,15 +136,15 @@ void float_sweep(const MatmulTask& task, int begin, int end) {
   for (; index < end; ++index) multiply_floats<kind, 1>(task, index);
 }
 
-// Panel `index` times the tokens from `first` to `end`.
-template <Codes kind, Scales scales, int zero>
+// Panels from `index` on times the tokens from `first` to `end`.
+template <Codes kind, Scales scales, int zero, int panels>
 void multiply_tokens(const MatmulTask& task, int index, int first, int end) {
-  for (; first < end; first += kTile) {
-    switch (end - first) {
-      case 1: multiply_tile<kind, scales, zero, 1>(task, index, first); break;
-      case 2: multiply_tile<kind, scales, zero, 2>(task, index, first); break;
-      case 3: multiply_tile<kind, scales, zero, 3>(task, index, first); break;
-      default: multiply_tile<kind, scales, zero, kTile>(task, index, first);
+  for (Pass pass{first, 0, (end - first + kTile - 1) / kTile}; pass.number < pass.all; ++pass.number, pass.first += kTile) {
+    switch (end - pass.first) {
+      case 1: multiply_panels<kind, scales, zero, panels, 1>(task, index, pass); break;
+      case 2: multiply_panels<kind, scales, zero, panels, 2>(task, index, pass); break;
+      case 3: multiply_panels<kind, scales, zero, panels, 3>(task, index, pass); break;
+      default: multiply_panels<kind, scales, zero, panels, kTile>(task, index, pass);
     }
   }
 }
@@ -311,7 +163,11 @@ struct Sweep {
     const int stretch = stretch_of(task);
     for (int first = 0; first < task.tokens; first += stretch) {
       const int last = first + stretch < task.tokens ? first + stretch : task.tokens;
-      for (int index = begin; index < end; ++index) multiply_tokens<kind, scales, zero>(task, index, first, last);
+      int index = begin;
+      if (task.tokens > 1)
+        for (; index + kCodePanels <= end; index += kCodePanels)
+          multiply_tokens<kind, scales, zero, kCodePanels>(task, index, first, last);
+      for (; index < end; ++index) multiply_tokens<kind, scales, zero, 1>(task, index, first, last);
     }
   }
 };
@@ -360,14 +216,15 @@ void refine(const Refinement& task, int begin, int end) {
   const PanelMatrix& matrix = coarse.matrix;
   for (int index = begin; index < end; ++index) {
     const std::uint8_t* data = matrix.data + matrix.panel_bytes() * index;
-    const JoinedPanel panel{data, data + matrix.scale_bytes(),
-                            task.lower + code_bytes(Codes::Upper) * matrix.groups() * index};
+    const JoinedPanel panel[] = {{data, data + matrix.scale_bytes(),
+                                  task.lower + code_bytes(Codes::Upper) * matrix.groups() * index}};
     for (int token = 0; token < coarse.tokens; ++token) {
       float* out = coarse.out + coarse.out_stride * token + index * kPanelRows;
       if (reduce_max(load(out)) < task.floors[token]) continue;
-      F acc[1] = {zero_lanes()};
-      quantized_tile<Codes::U8, Scales::D, 128>(panel, matrix.groups(), records_of(coarse, token), 2 * coarse.width, acc);
-      store(out, acc[0]);
+      F acc[1][1] = {{zero_lanes()}};
+      quantized_tile<Codes::U8, Scales::D, 128>(panel, matrix.groups(), records_of(coarse, token), 2 * coarse.width,
+                                                Lookahead{nullptr, 0}, acc);
+      store(out, acc[0][0]);
     }
   }
 }

@@ -1,6 +1,6 @@
 // Reading panels: a group's codes and scales from memory into registers, for each of the formats of panel.h.
 //
-// Included by ops/matmul.h after a vector_*.h; everything here has internal linkage.
+// Included by ops/panel_products.h after a vector_*.h; everything here has internal linkage.
 #pragma once
 #include "ops/panel.h"
 
@@ -59,17 +59,27 @@ inline GroupScale load_scales(const std::uint8_t* super, const std::uint8_t* gro
   return s;
 }
 
+constexpr std::size_t kLeastAhead = 16384;  // bytes that memory is asked for ahead; past the end of a matrix that is ignored
+
+// What memory is asked for meanwhile: for each group so many bytes of one linear stream.
+struct Lookahead {
+  const std::uint8_t* from;
+  std::size_t bytes;
+
+  __attribute__((always_inline)) void ask(int group) const {  // see prefetch()
+    for (std::size_t line = 0; line < bytes; line += kLine) prefetch(from + bytes * group + line);
+  }
+};
+
 // A panel's groups, as they lie in memory.
 template <Codes kind, Scales scales>
 struct Panel {
   const std::uint8_t* scale_area;
   const std::uint8_t* codes;
-  const std::uint8_t* ahead;
   const std::uint8_t* table;
 
-  // distance: bytes from what is read to what memory is asked for meanwhile.
-  Panel(const PanelMatrix& matrix, const std::uint8_t* panel, std::size_t distance)
-      : scale_area(panel), codes(panel + matrix.scale_bytes()), ahead(panel + distance), table(matrix.format.table) {}
+  Panel(const PanelMatrix& matrix, const std::uint8_t* panel)
+      : scale_area(panel), codes(panel + matrix.scale_bytes()), table(matrix.format.table) {}
 
   template <int j>
   __attribute__((always_inline)) B line(int group) const {
@@ -81,11 +91,8 @@ struct Panel {
     const std::uint8_t* super = scale_area + (before + each * kSuperGroups) * (group / kSuperGroups);
     return load_scales<scales>(super, super + before + each * (group % kSuperGroups));
   }
-  // The panel is one linear stream, whatever part of it is read now.
-  __attribute__((always_inline)) void ask_ahead(int group) const {  // see prefetch()
-    constexpr std::size_t bytes = code_bytes(kind) + group_scale_bytes(scales) + super_bytes(scales) / kSuperGroups;
-    for (std::size_t line = 0; line < bytes; line += kLine) prefetch(ahead + bytes * group + line);
-  }
+  static constexpr std::size_t kGroupBytes =
+      code_bytes(kind) + group_scale_bytes(scales) + super_bytes(scales) / kSuperGroups;
 };
 
 // A panel of a U8 matrix whose nibbles lie in two places.
@@ -102,7 +109,6 @@ struct JoinedPanel {
   GroupScale scale(int group) const {
     return load_scales<Scales::D>(scale_area, scale_area + group_scale_bytes(Scales::D) * group);
   }
-  void ask_ahead(int) const {}
 };
 
 }  // namespace

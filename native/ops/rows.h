@@ -165,6 +165,7 @@ void quantize(const float* in, int count, int width, int slot, float outlier, st
     quantize_group(group, largest, whole, rest);
     whole.has_rest = largest * largest > limit;
     if (whole.has_rest) quantize_group(rest, largest_magnitude(rest), second, nothing);
+    else second = {};  // it is multiplied where another token of its tile has one
   }
 }
 

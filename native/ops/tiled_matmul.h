@@ -2,7 +2,7 @@
 //
 // A line of a panel, four columns of 16 rows, is a row of a tile as the unit takes it, and 16 tokens' records are a tile
 // of activations.  The unit sums products of codes in 32-bit integers, exactly; what a sum stands for is added by the
-// operations of matmul.h in their order, so the results are the same bits.
+// operations of panel_products.h in their order, so the results are the same bits.
 //
 // Included by isa/amx.cpp after a vector_*.h; everything here has internal linkage.
 #pragma once
@@ -39,8 +39,9 @@ constexpr bool has_offsets(Scales scales) { return has_minimum(scales) || scales
 
 template <Codes kind, Scales scales>
 void unpack_groups(const Panel<kind, scales>& panel, int begin, int end, UnpackedGroup* to) {
+  const Lookahead ahead{panel.scale_area + kLeastAhead, panel.kGroupBytes};
   for (int group = begin; group < end; ++group, ++to) {
-    panel.ask_ahead(group);
+    ahead.ask(group);
     for_lines<0, 8>([&]<int j>() __attribute__((always_inline)) {
       _mm512_store_si512(to->codes[j], panel.template line<j>(group).v);
     });
@@ -125,7 +126,7 @@ struct TiledSweep {
       for (int index = begin; index < end; index += kUnitPanels)
         multiply_stretch<kind, scales, zero>(task, index, std::min(kUnitPanels, end - index), first, count, rests);
     }
-    for (int index = begin; index < end; ++index) multiply_tokens<kind, scales, zero>(task, index, tiled, task.tokens);
+    for (int index = begin; index < end; ++index) multiply_tokens<kind, scales, zero, 1>(task, index, tiled, task.tokens);
   }
 
  private:
@@ -147,7 +148,7 @@ struct TiledSweep {
   template <Codes kind, Scales scales, int zero>
   static void multiply_stretch(const MatmulTask& task, int index, int panels, int first, int count, const Rests& rests) {
     const auto panel_of = [&](int p) {
-      return Panel<kind, scales>(task.matrix, task.matrix.data + task.matrix.panel_bytes() * (index + p), kPrefetchDistance);
+      return Panel<kind, scales>(task.matrix, task.matrix.data + task.matrix.panel_bytes() * (index + p));
     };
     UnpackedGroup unpacked[kUnitPanels][kUnitGroups];
     alignas(kLine) float sums[kUnitPanels][kUnitStretch][kPanelRows];
@@ -183,15 +184,15 @@ struct TiledSweep {
                         const Rests& rests, float (*sums)[kPanelRows]) {
     const int next = 2 * task.width;
     for (int group = begin; group < end; ++group) {
-      const GroupScale scale = panel.scale(group);
-      const GroupCodes<Panel<kind, scales>> codes(panel, group);
+      const GroupScale scale[] = {panel.scale(group)};
+      const CodesInRegisters<Panel<kind, scales>> codes[] = {{panel, group}};
       for (int n = 0; n < count; n += kUnitTokens) {
         const QuantizedGroup* second = records_of(task, first + n) + std::size_t(next) * group + task.width;
         for (unsigned which = rests[n / kUnitTokens][group]; which != 0; which &= which - 1) {
           const int token = __builtin_ctz(which);
-          F sum = load(sums[n + token]);
-          add_group<kind, scales, zero, 1>(codes, scale, second + token, &sum);
-          store(sums[n + token], sum);
+          F sum[1][1] = {{load(sums[n + token])}};
+          add_group<kind, scales, zero>(codes, scale, second + token, sum);
+          store(sums[n + token], sum[0][0]);
         }
       }
     }
