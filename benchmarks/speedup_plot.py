@@ -25,7 +25,7 @@ from octavo.decoding.speculation.speculation import Speculation
 
 ACCEPTANCES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 LENGTHS = (1, 3, 5, 7, 11)
-TOKENS = 48
+TOKENS, ROUNDS = 64, 5  # of an answer; answers for each dot
 TARGET = "qwen2.5-coder-1.5b"
 
 
@@ -73,10 +73,13 @@ def measure(model: octavo.Model) -> list[dict[str, float]]:
     rows = []
     for acceptance in ACCEPTANCES:
         for length in LENGTHS:
-            engine.speculation, guesser.acceptance, guesser.length = None, acceptance, length
-            _, plain = seconds(TOKENS)
-            engine.speculation = forced
-            _, drafted = seconds(TOKENS)
+            guesser.acceptance, guesser.length = acceptance, length
+            plain = drafted = 0.0
+            for _ in range(ROUNDS):  # in turns, so that a slow moment is in both
+                engine.speculation = None
+                plain += seconds(TOKENS)[1]
+                engine.speculation = forced
+                drafted += seconds(TOKENS)[1]
             assert forced.costs is not None
             rows.append(
                 {
