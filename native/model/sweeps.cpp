@@ -7,7 +7,8 @@
 namespace octavo {
 namespace {
 
-constexpr int kLeadLines = 64;  // of 64 bytes, prefetched before a sweep
+constexpr int kLeadLines = 64;      // of 64 bytes, prefetched before a sweep
+constexpr int kPanelsTogether = 2;  // multiplied side by side: kCodePanels of the instruction set that has most
 
 }  // namespace
 
@@ -76,9 +77,10 @@ void Model::run_matmul_piece(const Stage& stage, int piece) {
     if (step_adapters_.empty()) {
       kernels_->matmul(task, first, last);
     } else {
-      for (int panel = first; panel < last; ++panel) {
-        ask_for_ups(stage, part.matrix, panel);
-        kernels_->matmul(task, panel, panel + 1);
+      for (int panel = first; panel < last; panel += kPanelsTogether) {
+        const int next = std::min(panel + kPanelsTogether, last);
+        for (int asked = panel; asked < next; ++asked) ask_for_ups(stage, part.matrix, asked);
+        kernels_->matmul(task, panel, next);
       }
       add_ups(stage, part.matrix, first, last, task);
     }

@@ -149,6 +149,15 @@ void multiply_tokens(const MatmulTask& task, int index, int first, int end) {
   }
 }
 
+// Panels from `begin` to `end` times the tokens from `first` to `last`.
+template <Codes kind, Scales scales, int zero>
+void multiply_range(const MatmulTask& task, int begin, int end, int first, int last) {
+  if (last - first > 1)
+    for (; begin + kCodePanels <= end; begin += kCodePanels)
+      multiply_tokens<kind, scales, zero, kCodePanels>(task, begin, first, last);
+  for (; begin < end; ++begin) multiply_tokens<kind, scales, zero, 1>(task, begin, first, last);
+}
+
 // Of a long prompt some tokens' activations at a time stay in the second-level cache while all panels pass by.
 constexpr std::size_t kStretchBytes = 256 << 10;
 
@@ -163,11 +172,7 @@ struct Sweep {
     const int stretch = stretch_of(task);
     for (int first = 0; first < task.tokens; first += stretch) {
       const int last = first + stretch < task.tokens ? first + stretch : task.tokens;
-      int index = begin;
-      if (task.tokens > 1)
-        for (; index + kCodePanels <= end; index += kCodePanels)
-          multiply_tokens<kind, scales, zero, kCodePanels>(task, index, first, last);
-      for (; index < end; ++index) multiply_tokens<kind, scales, zero, 1>(task, index, first, last);
+      multiply_range<kind, scales, zero>(task, begin, end, first, last);
     }
   }
 };

@@ -126,7 +126,7 @@ struct TiledSweep {
       for (int index = begin; index < end; index += kUnitPanels)
         multiply_stretch<kind, scales, zero>(task, index, std::min(kUnitPanels, end - index), first, count, rests);
     }
-    for (int index = begin; index < end; ++index) multiply_tokens<kind, scales, zero, 1>(task, index, tiled, task.tokens);
+    multiply_range<kind, scales, zero>(task, begin, end, tiled, task.tokens);
   }
 
  private:
