@@ -70,7 +70,8 @@ inline __attribute__((always_inline)) void multiply_tile(const MatmulTask& task,
   std::size_t distance = alone && pass.all == 1 ? 0 : bytes * sizeof...(p);
   if (distance < kLeastAhead) distance = kLeastAhead;
   const std::size_t share = ThisPanel::kGroupBytes * sizeof...(p) / pass.all;
-  const Lookahead ahead{data + distance + share * task.matrix.groups() * pass.number, share};
+  const Lookahead<alone && tokens == 1 ? ThisPanel::kGroupBytes : 0> ahead{
+      data + distance + share * task.matrix.groups() * pass.number, share};
   F acc[sizeof...(p)][tokens];
 OCTAVO_UNROLL
   for (auto& of_panel : acc) {
@@ -228,7 +229,7 @@ void refine(const Refinement& task, int begin, int end) {
       if (reduce_max(load(out)) < task.floors[token]) continue;
       F acc[1][1] = {{zero_lanes()}};
       quantized_tile<Codes::U8, Scales::D, 128>(panel, matrix.groups(), records_of(coarse, token), 2 * coarse.width,
-                                                Lookahead{nullptr, 0}, acc);
+                                                Lookahead<>{nullptr, 0}, acc);
       store(out, acc[0][0]);
     }
   }

@@ -61,12 +61,14 @@ inline GroupScale load_scales(const std::uint8_t* super, const std::uint8_t* gro
 
 constexpr std::size_t kLeastAhead = 16384;  // bytes that memory is asked for ahead; past the end of a matrix that is ignored
 
-// What memory is asked for meanwhile: for each group so many bytes of one linear stream.
+// What memory is asked for meanwhile: for each group `share` bytes of one linear stream; `fixed` where it is always so many.
+template <std::size_t fixed = 0>
 struct Lookahead {
   const std::uint8_t* from;
-  std::size_t bytes;
+  std::size_t share;
 
   __attribute__((always_inline)) void ask(int group) const {  // see prefetch()
+    const std::size_t bytes = fixed ? fixed : share;
     for (std::size_t line = 0; line < bytes; line += kLine) prefetch(from + bytes * group + line);
   }
 };

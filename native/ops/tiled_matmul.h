@@ -39,7 +39,7 @@ constexpr bool has_offsets(Scales scales) { return has_minimum(scales) || scales
 
 template <Codes kind, Scales scales>
 void unpack_groups(const Panel<kind, scales>& panel, int begin, int end, UnpackedGroup* to) {
-  const Lookahead ahead{panel.scale_area + kLeastAhead, panel.kGroupBytes};
+  const Lookahead<Panel<kind, scales>::kGroupBytes> ahead{panel.scale_area + kLeastAhead, 0};
   for (int group = begin; group < end; ++group, ++to) {
     ahead.ask(group);
     for_lines<0, 8>([&]<int j>() __attribute__((always_inline)) {
