@@ -216,22 +216,62 @@ void matmul(const MatmulTask& task, int begin, int end) {
   }
 }
 
-// One token at a time: of several tokens few ask for the same panel.
-void refine(const Refinement& task, int begin, int end) {
+// Which tokens, of up to kTile from `first` on, have to know panel `index` with all its bits: bit n is token first + n.
+inline unsigned asking(const Refinement& task, int index, int first) {
+  unsigned which = 0;
+  for (int n = 0; n < kTile && first + n < task.coarse.tokens; ++n) {
+    const float* sums = task.coarse.out + task.coarse.out_stride * (first + n) + index * kPanelRows;
+    which |= unsigned(reduce_max(load(sums)) >= task.floors[first + n]) << n;
+  }
+  return which;
+}
+
+inline JoinedPanel joined_panel(const Refinement& task, int index) {
+  const PanelMatrix& matrix = task.coarse.matrix;
+  const std::uint8_t* data = matrix.data + matrix.panel_bytes() * index;
+  return {data, data + matrix.scale_bytes(), task.lower + code_bytes(Codes::Upper) * matrix.groups() * index};
+}
+
+// The panel's sums with all its bits for `tokens` tokens from `first` on; only those of `which` are kept, since what a token
+// gets must not hang on who else asks.
+template <int tokens>
+void refine_panel(const Refinement& task, int index, const JoinedPanel& next, int first, unsigned which) {
   const MatmulTask& coarse = task.coarse;
-  const PanelMatrix& matrix = coarse.matrix;
-  for (int index = begin; index < end; ++index) {
-    const std::uint8_t* data = matrix.data + matrix.panel_bytes() * index;
-    const JoinedPanel panel[] = {{data, data + matrix.scale_bytes(),
-                                  task.lower + code_bytes(Codes::Upper) * matrix.groups() * index}};
-    for (int token = 0; token < coarse.tokens; ++token) {
-      float* out = coarse.out + coarse.out_stride * token + index * kPanelRows;
-      if (reduce_max(load(out)) < task.floors[token]) continue;
-      F acc[1][1] = {{zero_lanes()}};
-      quantized_tile<Codes::U8, Scales::D, 128>(panel, matrix.groups(), records_of(coarse, token), 2 * coarse.width,
-                                                Lookahead<>{nullptr, 0}, acc);
-      store(out, acc[0][0]);
+  const JoinedPanel panel[] = {joined_panel(task, index)};
+  F acc[1][tokens];
+OCTAVO_UNROLL
+  for (F& sum : acc[0]) sum = zero_lanes();
+  quantized_tile<Codes::U8, Scales::D, 128>(panel, coarse.matrix.groups(), records_of(coarse, first), 2 * coarse.width,
+                                            JoinedLookahead{next}, acc);
+OCTAVO_UNROLL
+  for (int n = 0; n < tokens; ++n)
+    if (which >> n & 1) store(coarse.out + coarse.out_stride * (first + n) + index * kPanelRows, acc[0][n]);
+}
+
+// While a panel is summed, memory is asked for the next that is wanted: none could be foreseen.
+void refine(const Refinement& task, int begin, int end) {
+  const int tokens = task.coarse.tokens;
+  const auto wanted_from = [&](int index) {
+    for (; index < end; ++index)
+      for (int first = 0; first < tokens; first += kTile)
+        if (asking(task, index, first)) return index;
+    return end;
+  };
+  for (int index = wanted_from(begin); index < end;) {
+    const int next = wanted_from(index + 1);
+    const JoinedPanel ahead = joined_panel(task, next < end ? next : index);
+    for (int first = 0; first < tokens; first += kTile) {
+      const unsigned which = asking(task, index, first);
+      if (which == 0) continue;
+      const bool is_alone = (which & (which - 1)) == 0;
+      switch (is_alone ? 1 : tokens - first) {
+        case 1: refine_panel<1>(task, index, ahead, first + __builtin_ctz(which), 1); break;
+        case 2: refine_panel<2>(task, index, ahead, first, which); break;
+        case 3: refine_panel<3>(task, index, ahead, first, which); break;
+        default: refine_panel<kTile>(task, index, ahead, first, which);
+      }
     }
+    index = next;
   }
 }
 

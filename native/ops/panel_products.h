@@ -168,10 +168,10 @@ constexpr int kRestGroups = 64;  // whose rests wait while their weights are nea
 // then the rests of the few that have one, which mostly are the same for all tokens: asking at each group would cost more
 // than the sums.  What a token without a rest gets there is 0.
 // `next`: from a group's tokens to the next group's; the tokens' rests lie in the second half between.
-template <Codes kind, Scales scales, int zero, class AnyPanel, std::size_t fixed, int panels, int tokens>
+template <Codes kind, Scales scales, int zero, class AnyPanel, class AnyLookahead, int panels, int tokens>
 inline __attribute__((always_inline)) void quantized_tile(const AnyPanel (&panel)[panels], int groups,
                                                           const QuantizedGroup* activations, int next,
-                                                          Lookahead<fixed> ahead, F (&acc)[panels][tokens]) {
+                                                          AnyLookahead ahead, F (&acc)[panels][tokens]) {
   constexpr auto each = std::make_integer_sequence<int, panels>{};
   for (int begin = 0; begin < groups; begin += kRestGroups) {
     const int end = begin + kRestGroups < groups ? begin + kRestGroups : groups;

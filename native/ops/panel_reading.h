@@ -113,5 +113,18 @@ struct JoinedPanel {
   }
 };
 
+// What a Lookahead does, for a panel that lies elsewhere.
+struct JoinedLookahead {
+  const JoinedPanel& panel;
+
+  __attribute__((always_inline)) void ask(int group) const {
+    for (std::size_t line = 0; line < code_bytes(Codes::Upper); line += kLine) {
+      prefetch(panel.upper + code_bytes(Codes::Upper) * group + line);
+      prefetch(panel.lower + code_bytes(Codes::Upper) * group + line);
+    }
+    prefetch(panel.scale_area + group_scale_bytes(Scales::D) * group);
+  }
+};
+
 }  // namespace
 }  // namespace octavo
