@@ -207,11 +207,11 @@ def test_a_grammar_begins_behind_its_trigger(model: Model) -> None:
 def test_a_text_closes_before_its_deadline(model: Model) -> None:
     digits = re.compile(r"\[[0-9]*\]")
     bias = dict.fromkeys(model.tokenizer.encode("]", add_special=False), -30.0)
-    options: dict[str, Any] = {"temperature": 1.0, "seed": 1, "logit_bias": bias, "max_seconds": 0.01}
+    options: dict[str, Any] = {"temperature": 1.0, "seed": 1, "logit_bias": bias, "max_seconds": 0.001}
     model.generate("a", grammar=digits, max_tokens=2)  # compiled now
     done = model.generate("a", grammar=digits, **options)
     assert done.finish_reason == "deadline" and digits.fullmatch(done.text) and len(done.tokens) < 100
-    # Of the least time: with drafts a hundredth of a second is enough for all of a small context.
+    # Of the least time: a hundredth of a second is enough for a hundred tokens of a small model.
     endless = {"logit_bias": dict.fromkeys(model.tokenizer.end_ids, -99.0), "max_seconds": 1e-9}
     free = model.generate("a", **options | endless)
     assert free.finish_reason == "deadline" and 0 < len(free.tokens) < 100
