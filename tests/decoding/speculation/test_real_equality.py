@@ -26,9 +26,8 @@ CASES = [
     *((model, source) for model in (SMOLLM2, GEMMA, QWEN) for source in ("suffix", "head", "grammar")),
     (LARGER_QWEN, "suffix"),
     (LARGER_QWEN, QWEN),
-    *(
-        (model, model) for model in (SMOLLM2, GEMMA, QWEN)
-    ),  # which have no smaller one: each its own draft model
+    # These have no smaller one: each is its own draft model.
+    *((model, model) for model in (SMOLLM2, GEMMA, QWEN)),
 ]
 SCHEMA = {
     "type": "object",
