@@ -33,7 +33,7 @@ LADDER = Ladder(
     optimizer="muon",
     learning_rate=0.014,
 )
-SPEED = Throughput((1e3, 1e6), (1e9, 2e9))
+SPEED = Throughput((1e3, 1e6), (1e9, 2e9), (1e-6, 1e-6))
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,14 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def make_plan(path: Path, hours: float, **options: object) -> tuple[Plan, float]:
+def make_plan(path: Path, hours: float, speed: Throughput = SPEED, **options: object) -> tuple[Plan, float]:
     with Store(path) as store:
         _, corpus = store.sweep()
         found = fit_ladder(runs_of_store(store))
     answer = plan(
         LADDER,
         found,
-        SPEED,
+        speed,
         corpus=corpus["fingerprint"],
         unique_tokens=380_000,
         bytes_per_token=1.0,
@@ -101,6 +101,34 @@ def test_what_a_plan_says(swept: Path) -> None:
     from octavo.cli.train import command
 
     command.make_context("train", words[2:], resilient_parsing=False)
+
+
+def test_updates_have_their_part_of_the_hours(swept: Path) -> None:
+    slow = dataclasses.replace(SPEED, seconds_per_update=(1e-2, 1e-1))
+    quick, answer = (make_plan(swept, 0.01, speed)[0] for speed in (SPEED, slow))
+    count, config = answer.count, answer.run.config
+    flops = count.flops_per_token * config.tokens
+    assert slow.seconds(count.active, flops, config.steps) == pytest.approx(0.95 * 36, rel=0.02)
+    assert slow.seconds(count.active, 0, config.steps) > 0.2 * 36  # they matter here,
+    assert answer.prediction.loss > quick.prediction.loss  # and cost tokens
+
+
+def test_an_update_grows_beyond_the_shapes_measured() -> None:
+    speed = Throughput((1e4, 1e6), (1e9, 2e9), (1e-3, 1e-1))
+    assert speed.seconds(1e4, 1e9, 10) == pytest.approx(1 + 0.01)
+    assert speed.seconds(1e5, 0, 1) == pytest.approx(1e-2)
+    assert speed.seconds(1e8, 4e9, 1) == pytest.approx(2 + 10)
+    assert speed.seconds(1e2, 0, 1) == pytest.approx(1e-3)
+
+
+def test_the_speed_of_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    from octavo.scaling.planning import stopwatch
+
+    monkeypatch.setattr(stopwatch, "_SECONDS_EACH", 0.1)
+    found = stopwatch.measure_here([[16, 1], [128, 2]], 64, 32, "muon", "float32", 1)
+    small, large = found["seconds_per_update"]
+    assert found["parameters"][0] < found["parameters"][1] and 0 < small < large
+    assert all(1e6 < each < 1e14 for each in found["flops_per_second"])
 
 
 def test_many_epochs_are_refused(swept: Path) -> None:

@@ -103,7 +103,7 @@ def _evidence(store_path: Path) -> tuple[Any, Any, dict[str, Any], Any]:
             found = fit_ladder(runs_of_store(store, roles=("ladder", "seed", "held-out")))
         except ValueError as error:
             raise click.ClickException(f"{store_path}: {error}") from error
-    notice("measuring how fast this machine trains, about twenty seconds")
+    notice("measuring how fast this machine trains, about half a minute")
     speed = measure(ladder.vocabulary, ladder.context, optimizer=ladder.optimizer, precision=ladder.precision)
     return found, ladder, corpus, speed
 
@@ -115,7 +115,7 @@ def _write_pilot(data: tuple[str, ...], hours: float) -> None:
 
     files = list_files(data_paths(data))
     size = sum(path.stat().st_size for path in files)
-    notice("measuring how fast this machine trains, about twenty seconds")
+    notice("measuring how fast this machine trains, about half a minute")
     speed = measure(_PILOT_VOCABULARY, _PILOT_CONTEXT)
     rate = speed.rate(_PILOT_SIZE)
     # Of a tenth of the time; a ladder has six runs or so of each budget, each three times the one before.

@@ -29,6 +29,8 @@ SHAPES = tuple(
 )
 # What validation, samples and checkpoints leave of the time.
 _TRAINING_SHARE = 0.95
+# Of the search for a budget that fills the time: each turn leaves at most 0.57 of its logarithm's error.
+_TURNS = 16
 # Float32 weights, gradients and AdamW's two means; activations kept for the backward pass, floats a
 # token, layer
 # and unit of width (Korthikanti et al. 2022, section 4.1, without recomputation).
@@ -165,11 +167,7 @@ def candidates(
     law = RepetitionLaw(found.fit.law)
     table = []
     for shape in SHAPES:
-        probe = planned(ladder, corpus, shape, 1e9, role="plan")
-        assert probe is not None
-        budget = speed.rate(probe.config.count().active) * hours * 3600 * _TRAINING_SHARE
-        run = planned(ladder, corpus, shape, budget, role="plan")
-        assert run is not None
+        run = _filling(ladder, corpus, shape, speed, hours * 3600 * _TRAINING_SHARE)
         count = run.config.count()
         effective = float(law.effective_tokens(run.config.tokens, unique))
         if run.config.tokens < count.active / 2 or run.config.steps < 100:
@@ -178,6 +176,24 @@ def candidates(
         if memory(each) <= most_memory:
             table.append(each)
     return table
+
+
+def _filling(
+    ladder: Ladder, corpus: str, shape: tuple[int, int], speed: Throughput, seconds: float
+) -> PlannedRun:
+    """The run of a shape that takes so long.  Batches grow with tokens, so its updates are found by turns."""
+
+    def of(budget: float) -> PlannedRun:
+        run = planned(ladder, corpus, shape, budget, role="plan")
+        assert run is not None  # only ladders leave runs out
+        return run
+
+    run = of(1e9)
+    for _ in range(_TURNS):
+        run = of(
+            run.budget * seconds / speed.seconds(run.config.count().active, run.budget, run.config.steps)
+        )
+    return run
 
 
 def memory(candidate: Candidate) -> int:
