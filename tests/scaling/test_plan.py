@@ -88,6 +88,8 @@ def test_predictions_are_registered_run_and_judged(swept: Path) -> None:
 def test_what_a_plan_says(swept: Path) -> None:
     answer, _ = make_plan(swept, 0.01, serve_tokens=1e8, bits=(3, 4, 16), most_memory=1e9)
     assert answer.flat[0] <= answer.count.active <= answer.flat[1]
+    assert min(loss for _, loss in answer.curve) == pytest.approx(answer.prediction.loss)
+    assert answer.prediction.loss < answer.bits[2].loss < 1.02 * answer.prediction.loss
     assert answer.one_hour_more < answer.prediction.loss < answer.twice_wrong
     assert answer.ten_percent_data <= answer.prediction.loss
     assert [each.bits for each in answer.bits] == [3, 4, 16]

@@ -268,14 +268,24 @@ def plan_card(plan: Plan) -> Figure:
     axes.axvspan(*plan.flat, alpha=0.15, linewidth=0, label="within 1 % of the best")
     best = plan.prediction
     span = [[best.loss - best.low], [best.high - best.loss]]
-    axes.errorbar(plan.count.active, best.loss, yerr=span, fmt="*", color="crimson", capsize=4, markersize=12)
+    axes.errorbar(
+        plan.count.active,
+        best.loss,
+        yerr=span,
+        fmt="*",
+        color="crimson",
+        capsize=4,
+        markersize=12,
+        label=f"{100 * best.level:.0f} % interval",
+    )
     axes.set_xscale("log")
     c = plan.run.config
     axes.set_title(
         f"{plan.hours:g} hours: {c.layers} layers of {c.hidden}, {c.tokens:,} tokens, loss {best.loss:.3f}",
         fontsize=10,
     )
-    axes.set_ylim(losses.min() * 0.95, min(losses.max(), losses.min() * 1.6))
+    highest = max(best.high, min(losses.max(), losses.min() * 1.6))
+    axes.set_ylim(0.98 * min(best.low, losses.min()), 1.02 * highest)
     axes.legend(fontsize=8, frameon=False)
     _label(axes, "parameters", "predicted loss, nats a token")
     return figure

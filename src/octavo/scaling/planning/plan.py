@@ -65,7 +65,7 @@ class Plan:
     FLOPs).
 
     flat: least and most parameters within 1 % of the best loss.  twice_wrong: loss with half or twice the
-    size.
+    size.  curve: parameters and predicted loss of every shape that fits.
     """
 
     run: PlannedRun
@@ -146,9 +146,9 @@ def plan(
         between * min(each.loss for each in all_of(hours + 1, unique_tokens)),
         between * min(each.loss for each in all_of(hours, 1.1 * unique_tokens)),
         serving,
-        tuple(_bits(k, table, found, most_memory) for k in bits),
+        tuple(_bits(k, table, found, most_memory, between) for k in bits),
         next_run(ladder, found, best, corpus),
-        tuple((each.count.active, each.loss) for each in sorted(table, key=lambda each: each.count.active)),
+        tuple(sorted((each.count.active, between * each.loss) for each in table)),
         tuple(_warnings(best, largest, epochs, bits)),
         tuple(_refusals(found, table, best, epochs)),
     )
@@ -246,7 +246,9 @@ def _slope(found: LadderFit, parameters: float, tokens: float) -> Values:
     return np.asarray([each / (e + a + b) for each in slope], float)
 
 
-def _bits(k: int, table: Sequence[Candidate], found: LadderFit, most_memory: float) -> BitsChoice:
+def _bits(
+    k: int, table: Sequence[Candidate], found: LadderFit, most_memory: float, between: float
+) -> BitsChoice:
     """Weights of k bits in the memory there is; what the bits cost is Kumar's law, a prior and no
     measurement.
     """
@@ -257,7 +259,7 @@ def _bits(k: int, table: Sequence[Candidate], found: LadderFit, most_memory: flo
 
     fitting = [each for each in table if each.count.total * k / 8 <= most_memory] or list(table)
     best = min(fitting, key=loss)
-    return BitsChoice(k, best.count.active, loss(best), best.run.config.tokens / best.count.active)
+    return BitsChoice(k, best.count.active, between * loss(best), best.run.config.tokens / best.count.active)
 
 
 def _warnings(best: Candidate, largest: float, epochs: float, bits: Sequence[int]) -> list[str]:
