@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from octavo.training.loop import Progress
 
 _PIPE_SECONDS = 10.0
+# The time left goes by the pace of so many steps: a machine that slept, or was busy an hour ago, is no guide.
+_PACE_STEPS = 100
 _BLOCKS = " .:-=+*#%@"
 
 
@@ -30,6 +33,7 @@ class LiveView:
         self._terminal = sys.stderr.isatty() and not quiet
         self._live: Any = None
         self._losses: list[float] = []
+        self._pace: deque[tuple[int, float]] = deque(maxlen=_PACE_STEPS)  # steps, and seconds that had passed
         self._validation = ""
         self._sample = ""
         self._title = ""
@@ -62,6 +66,7 @@ class LiveView:
 
     def show(self, progress: Progress) -> None:
         self._losses.append(progress.loss)
+        left = self._time_left(progress)
         if progress.validation is not None:
             found = progress.validation
             self._validation = f"validation {found.loss:.3f}"
@@ -71,17 +76,21 @@ class LiveView:
         if progress.sample:
             self._sample = progress.sample
         if self._live is not None:
-            self._live.update(self._picture(progress))
+            self._live.update(self._picture(progress, left))
             return
         now = time.monotonic()
         last = progress.step == progress.steps
         due = last or progress.validation is not None or now - self._written > _PIPE_SECONDS
         if due and not self._quiet:
             self._written = now
-            print("  ".join(self._facts(progress)), file=sys.stderr)
+            print("  ".join(self._facts(progress, left)), file=sys.stderr)
 
-    def _facts(self, progress: Progress) -> list[str]:
-        left = (progress.steps - progress.step) * progress.seconds / max(progress.step, 1)
+    def _time_left(self, progress: Progress) -> float:
+        step, seconds = self._pace[0] if self._pace else (0, 0.0)
+        self._pace.append((progress.step, progress.seconds))
+        return (progress.steps - progress.step) * (progress.seconds - seconds) / max(progress.step - step, 1)
+
+    def _facts(self, progress: Progress, left: float) -> list[str]:
         facts = [
             f"step {progress.step}/{progress.steps}",
             f"loss {progress.loss:.3f}",
@@ -93,11 +102,11 @@ class LiveView:
         facts.append(f"{_duration(left)} left")
         return [*facts, self._validation] if self._validation else facts
 
-    def _picture(self, progress: Progress) -> Any:
+    def _picture(self, progress: Progress, left: float) -> Any:
         from rich.console import Group
         from rich.text import Text
 
-        lines = [Text(self._title, style="dim"), Text("  ".join(self._facts(progress)))]
+        lines = [Text(self._title, style="dim"), Text("  ".join(self._facts(progress, left)))]
         lines.append(Text(f"loss {sparkline(self._losses)}", style="cyan"))
         if self._sample:
             lines.append(Text("".join(c if c.isprintable() or c == "\n" else " " for c in self._sample)))
