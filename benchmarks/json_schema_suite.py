@@ -1,5 +1,4 @@
-"""JSON-Schema-Test-Suite, draft 2020-12, mandatory files: which documents the grammars accept, beside the
-suite's word.
+"""JSON-Schema-Test-Suite, draft 2020-12, mandatory files: what the grammars accept, and the suite's word.
 
 python -m benchmarks.json_schema_suite [--ordered] [--show]
 

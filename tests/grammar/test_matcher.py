@@ -1,6 +1,4 @@
-"""Masks against trying every token, and what must hold whatever the grammar: rollback, fork, forced bytes,
-endings.
-"""
+"""Masks against trying every token; what holds for any grammar: rollback, fork, forced bytes, endings."""
 
 from __future__ import annotations
 

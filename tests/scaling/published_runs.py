@@ -1,5 +1,4 @@
-"""The published runs that our fitters are held against; they lie beside the repository, or OCTAVO_SHARED
-says where.
+"""The published runs that our fitters are held against, from the folder that OCTAVO_SHARED names.
 
 None of them is in the package: some have no licence that would allow it.
 """

@@ -32,8 +32,10 @@ class SentencePairs:
 
 @dataclass(eq=False)
 class SentencePairRows:
-    """corpus: documents framed by one token on both sides, which are left out.  Raises FormatError if no
-    document is long enough."""
+    """corpus: documents framed by one token on both sides, which are left out.
+
+    Raises FormatError if no document is long enough.
+    """
 
     corpus: TokenCorpus
     length: int

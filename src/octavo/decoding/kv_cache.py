@@ -1,5 +1,4 @@
-"""The paged KV cache as the scheduler sees it: which blocks are free, which sequence has which, what they
-cost.
+"""The paged KV cache as the scheduler sees it: which blocks are free, whose the others are, what they cost.
 
 Token t of a sequence lies in block table[t // block_size] at row t % block_size (Kwon et al. 2023, "Efficient
 memory management for large language model serving with PagedAttention").  The bytes themselves belong to the
@@ -64,8 +63,7 @@ class BlockAllocator:
         return len(self._free)
 
     def allocate(self, count: int) -> list[int]:
-        """`count` blocks with one reference each; OutOfMemoryError, and nothing taken, where fewer are
-        free."""
+        """`count` blocks with one reference each; where fewer are free, OutOfMemoryError and none taken."""
         if count > len(self._free):
             raise OutOfMemoryError(
                 f"the KV cache has {len(self._free)} of {self.block_count} blocks free and {count} are needed"
@@ -94,8 +92,7 @@ class BlockAllocator:
 
 
 def kv_bytes(config: ModelConfig, kv_type: KVType = "f16") -> int:
-    """Bytes of keys and values that one token takes: 2 * layers * key-value heads * head width * element
-    bytes.
+    """Bytes of one token's keys and values: 2 * layers * key-value heads * head width * bytes of an element.
 
     int8 adds a float32 scale for each key and value of a head.  An encoder sees a text in one step, and its
     layers share one layer of cache.

@@ -44,8 +44,7 @@ class TensorLike(Protocol):
 
 
 class NativeRunner:
-    """The native model behind `decoding.runner.Runner`.  One step at a time; the interpreter's lock is
-    released."""
+    """The native model behind `decoding.runner.Runner`: one step at a time, without Python's lock."""
 
     def __init__(
         self,
@@ -119,8 +118,7 @@ class NativeRunner:
         outputs: npt.NDArray[np.int32],
         out: npt.NDArray[np.float32],
     ) -> None:
-        """As `step`, but writes the last hidden states float32 [R, H] of the outputs instead of their
-        logits."""
+        """As `step`, but writes the last hidden states of the outputs, float32 [R, H], and no logits."""
         self._model.step(tokens, positions, rows, block_tables, outputs, None, out)
 
 

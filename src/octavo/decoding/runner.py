@@ -1,8 +1,7 @@
-"""What the engine needs of a model: one step for new tokens of any sequences.  The native plan is the real
-one.
+"""What the engine needs of a model: one step for new tokens of any sequences.  The native plan has it.
 
-T: new tokens of a step, R: outputs wanted, S: rows of the block tables, B: blocks in a row, V: vocabulary, H:
-hidden.
+T: new tokens of a step, R: outputs wanted, S: rows of the block tables, B: blocks in a row, V: vocabulary,
+H: hidden.
 """
 
 from __future__ import annotations
@@ -69,8 +68,7 @@ class Runner(Protocol):
         """As `step`, but writes last hidden states float32 [R, H] instead of logits."""
 
     def cancel(self) -> None:
-        """Ask the step that runs now, in another thread, to raise CancelledError soon; without one,
-        nothing."""
+        """Ask the step that runs now, in another thread, to raise CancelledError soon, if there is one."""
 
 
 class TreeRunner(Protocol):

@@ -202,8 +202,7 @@ def sample(logits: NDArray[np.float32], batch: SamplingBatch) -> NDArray[np.int3
 
 
 def distribution(logits: NDArray[np.float32], batch: SamplingBatch) -> NDArray[np.float64]:
-    """The law that `sample` draws each row of logits float32 [R, V] from, float64 [R, V]; zeros for a row
-    that has no token."""
+    """The law, float64 [R, V], that `sample` draws each row of logits from; zeros where no token is left."""
     probabilities = np.empty(logits.shape, np.float64)
     _native.distribution(
         logits,
@@ -306,8 +305,7 @@ def _finite(value: float) -> np.float32:
 
 
 def _weights(below: NDArray[np.float32]) -> NDArray[np.float64]:
-    """e^x for logits below the maximum, rounded to multiples of 2^-33 so that their sums are exact in any
-    order."""
+    """e^x for logits below the maximum, in multiples of 2^-33, so that sums are exact in any order."""
     one = np.float32
     x = np.maximum(below, one(-40))
     n = (x * one(1.44269504) + one(12582912)) - one(12582912)

@@ -27,8 +27,7 @@ from octavo.decoding.speculation.draft import NO_DRAFT, ROOT, Draft
 
 
 class Scheduler:
-    """Chooses the tokens of each step and keeps the block tables.  Its caller sees to it that one thread is
-    inside.
+    """Chooses the tokens of each step and keeps the block tables, for one thread at a time.
 
     After an exception in the middle of anything here or of a step, `restart` makes the state whole again: the
     tokens of the sequences are the truth, and whatever the cache holds is computed anew.
@@ -99,8 +98,7 @@ class Scheduler:
         return step
 
     def _fitting(self, sequence: TokenSequence, draft: Draft, room: int) -> tuple[Draft, list[Branch]]:
-        """As much of a draft as finds room, and its branches; for it, no other sequence loses a block or goes
-        without."""
+        """As much of a draft as finds room without a block of another sequence, and its branches."""
         if not len(draft):
             return draft, []
         trunk = len(draft.chains()[0])

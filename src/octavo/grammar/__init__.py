@@ -1,5 +1,4 @@
-"""Text within a grammar: JSON Schema, regular expressions, GBNF and Python types -> masks over any
-vocabulary.
+"""Text within a grammar: JSON Schema, regular expressions, GBNF, Python types -> masks over a vocabulary.
 
     info = TokenizerInfo(token_bytes, stop_token_ids=[0])
     compiled = GrammarCompiler(info).compile(Grammar.from_json_schema({"type": "integer"}))

@@ -157,8 +157,7 @@ class Grammar:
 
     @classmethod
     def from_types(cls, annotation: Any, **options: Any) -> Grammar:
-        """JSON for a pydantic model, dataclass, TypedDict, Enum, Literal, any annotation of them, or the
-        arguments of a callable."""
+        """JSON for a pydantic model, dataclass, TypedDict, Enum, Literal, annotation or call's arguments."""
         return cls.from_json_schema(schema_of(annotation), **options)
 
 
@@ -201,9 +200,7 @@ class GrammarCompiler:
             self._learn_strings()
 
     def _learn_strings(self) -> None:
-        """What a string without conditions allows is a part of most masks: found now, rather than with the
-        first grammar.
-        """
+        """What a string without conditions allows is a part of most masks: found before the first grammar."""
         strings = self.compile(Grammar.from_json_schema({"type": "string"}))
         assert isinstance(strings.engine, _native.GrammarEngine)
         matcher = _native.GrammarMatcher(strings.engine)

@@ -1,6 +1,4 @@
-"""White space between the tokens of JSON: what json.dumps writes, compact, spaced or indented, and no endless
-runs.
-"""
+"""White space between the tokens of JSON: as json.dumps has it, compact, spaced, indented, never endless."""
 
 from __future__ import annotations
 

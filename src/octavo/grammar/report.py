@@ -15,8 +15,7 @@ class Findings:
 
 
 class Report:
-    """JSON pointers of keywords (for other grammars, names of constructs), with the reason where there is
-    one.
+    """JSON pointers of keywords (of other grammars, names of constructs), with the reason if there is one.
 
     `find` is asked when the report is first read, which most never are.
     """

@@ -1,6 +1,4 @@
-"""Expressions over characters as positions over bytes: plain UTF-8, and the inside of a JSON string with its
-escapes.
-"""
+"""Expressions over characters as positions over bytes: plain UTF-8, or within a JSON string, with escapes."""
 
 from __future__ import annotations
 
@@ -231,9 +229,7 @@ class StringText(BasePosition):
         return self._at(mode, partial) if live else None
 
     def _escapable(self, low: int, high: int) -> bool:
-        """Whether a character that may be written as an escape leads on: by four hex digits from `low` to
-        `high`.
-        """
+        """Whether a character that may be an escape leads on: by four hex digits from `low` to `high`."""
         for first, last in _ESCAPED:
             start, end = max(low, first), min(high, last)
             if start <= end and reachable(self.algebra, self.expression, start, end):

@@ -14,8 +14,7 @@ from octavo.grammar.errors import GrammarError
 
 
 class TokenizerInfo:
-    """What a grammar needs to know of a tokenizer: the bytes of each token, which are special, which end the
-    text.
+    """What a grammar needs of a tokenizer: the bytes of each token, which are special, which end the text.
 
     A token of no bytes, and every special token, is never matched as text; stop tokens are allowed where the
     text is complete.  `vocabulary_size` may exceed the number of tokens (padding of the model's last layer).
@@ -54,8 +53,10 @@ class TokenizerInfo:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, vocabulary_size: int | None = None) -> TokenizerInfo:
-        """From an object with `token_bytes(id)` or a list of that name, and (where it has them) `vocab_size`,
-        `stop_ids`, `special_ids`."""
+        """From an object with `token_bytes`, a list or a function of the id.
+
+        Where it has them, also `vocab_size`, `stop_ids` and `special_ids`.
+        """
         known = tokenizer.token_bytes
         if callable(known):
             size = int(getattr(tokenizer, "vocab_size", 0) or len(tokenizer))

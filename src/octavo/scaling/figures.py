@@ -1,6 +1,4 @@
-"""The figures of a fit: curves, frontier, contours, residuals, resamples, profiles, predictions against what
-came.
-"""
+"""The figures of a fit: curves, frontier, contours, residuals, resamples, profiles, predicted and seen."""
 
 from __future__ import annotations
 

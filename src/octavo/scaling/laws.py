@@ -88,8 +88,7 @@ def kaplan_optimum(petaflop_days: float) -> tuple[float, float, float, float]:
 
 @dataclass(frozen=True, slots=True)
 class RepetitionLaw:
-    """Muennighoff et al. 2023, equation 5: data and parameters beyond what the unique tokens bear are worth
-    less.
+    """Muennighoff et al. 2023, equation 5: data and parameters beyond what unique tokens bear are worth less.
 
     D' = U + U R_D* (1 - exp(-R / R_D*)), R = D / U - 1; the same for N with U_N, the best size for U.
     """

@@ -50,8 +50,10 @@ def exponential(*, final: float) -> Schedule:
 def piecewise(
     *, final: float, boundaries: tuple[float, ...] = (0.5, 0.75), values: tuple[float, ...] = ()
 ) -> Schedule:
-    """Constant between boundaries (in x); values: one more than boundaries, by default even steps in the
-    logarithm from 1 to final."""
+    """Constant between boundaries (in x).
+
+    values: one more than boundaries, by default even steps in the logarithm from 1 to final.
+    """
     if not values:
         _positive("piecewise", final)
         values = tuple(final ** (step / len(boundaries)) for step in range(len(boundaries) + 1))

@@ -104,8 +104,7 @@ class GrammarConstraint:
         return count
 
     def places(self, generated: Sequence[int]) -> Sequence[Hashable]:
-        """Where in the grammar the text was before each of its tokens, and where it is now: equal places have
-        equal futures."""
+        """Where in the grammar the text was before each token, and where it is now; equals go on alike."""
         self._follow(generated)
         return self._places
 

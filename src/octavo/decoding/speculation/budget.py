@@ -49,8 +49,7 @@ def failing() -> Allowance:
 
 
 def spare_steps(earned: float, tokens: int, together: float = FIRST_STEPS) -> float:
-    """What drafts may still cost a text of so many tokens that have earned it so many steps, where all texts
-    together may lose so many."""
+    """Steps that drafts may still cost a text: what they earned it, and its part of what all may lose."""
     return min(max(together, 0.0), FIRST_STEPS) + _SHARE_OF_FAILURES * tokens + earned
 
 

@@ -103,8 +103,7 @@ def choose(
 
 
 def promise(draft: Draft, costs: StepCosts, sequences: int = 1) -> float:
-    """The gain of a step in which each of the sequences has such a draft, at its best length; 1 where none is
-    better."""
+    """The gain of a step in which each sequence has such a draft, at its best length; 1 where none gains."""
     best, expected = 1.0, 1.0
     for count, reach in enumerate(sorted(draft.reach(), reverse=True), 1):
         expected += reach

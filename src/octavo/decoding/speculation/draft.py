@@ -105,8 +105,7 @@ class Draft:
             parent = same
 
     def chains(self) -> list[range]:
-        """The trunk and then the branches, as ranges of nodes; a trunk without nodes is the first all the
-        same."""
+        """The trunk and then the branches, as ranges of nodes; the first is the trunk, even without nodes."""
         starts = [node for node, parent in enumerate(self.parents) if parent != node - 1]
         ends = [*starts, len(self)]
         trunk = range(0, ends[0])

@@ -91,8 +91,7 @@ def keep_child(model: Law, children: Sequence[tuple[Law, int]], uniform: Uniform
 def block_chances(
     models: Sequence[Law], drafts: Sequence[Law], tokens: Sequence[int]
 ) -> tuple[list[Any], list[Any]]:
-    """(p_0 .. p_g, h_1 .. h_g) of block verification: a chain of i tokens is kept if no longer one is, with
-    the chance h_i."""
+    """p_0 .. p_g and h_1 .. h_g of block verification: with chance h_i, i tokens are kept if no more are."""
     weights, chances = [drafts[0].sum() / drafts[0].sum()], []
     for index, token in enumerate(tokens):
         weight = weights[-1] * models[index][token] / drafts[index][token]

@@ -314,8 +314,7 @@ def _fill(
     limits: Sequence[int],
     drafts: list[Draft],
 ) -> list[int]:
-    """What a source proposes for some of the sequences takes the place of their drafts, if it is anything;
-    for which it did."""
+    """What a source proposes takes the place of the sequences' drafts; those for which it had something."""
     if not wanting:
         return []
     proposals = source.propose([sequences[i] for i in wanting], [limits[i] for i in wanting])

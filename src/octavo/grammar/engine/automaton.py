@@ -1,5 +1,4 @@
-"""The lazy pushdown automaton over a network: position-free, hash-consed states, so that equal futures are
-one integer.
+"""The lazy pushdown automaton over a network, with hash-consed states: equal futures are one integer.
 
 state         = set of (position, continuation), after closing over calls and ends
 continuation  = set of (return, continuation): callers of one rule at one place are merged, which is sound

@@ -1,5 +1,4 @@
-"""How a text can be ended from a state: short closing outputs, found rule by rule and remembered per
-position.
+"""How a text can be ended from a state: short outputs, found rule by rule and remembered by position.
 
 A rule's shortest ending does not depend on its callers, so Dijkstra's search runs inside one rule at a time,
 a call counting as many bytes as the callee's own shortest ending.  A rule that is being searched is not
@@ -118,8 +117,6 @@ class Closings:
 
 
 def _calls(position: Position) -> Sequence[tuple[Position, Return | None]]:
-    """A position may know which of its calls lead to an end: an object then reads the keys that it still
-    needs.
-    """
+    """A position may know which of its calls lead to an end: an object then reads the keys it still needs."""
     closing = getattr(position, "closing_calls", None)
     return position.calls() if closing is None else closing()

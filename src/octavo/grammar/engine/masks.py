@@ -1,5 +1,4 @@
-"""Masks: which tokens a state allows, computed on the trie of the vocabulary and kept for ever, state by
-state.
+"""Masks: which tokens a state allows, computed on the vocabulary's trie once for each state.
 
 A token either stays inside the innermost rule or leaves it.  What stays does not depend on what called the
 rule, so it is computed once per position with an opaque caller, together with the places in the trie where
@@ -88,9 +87,7 @@ class MaskCache:
         return found
 
     def _walk(self, root: int, start: int, allowed: Bools) -> Holes:
-        """Marks the tokens below node `root` of the trie that `start` allows; returns where the text could
-        end.
-        """
+        """Marks the tokens below node `root` of the trie that `start` allows; where the text could end."""
         trie, automaton = self.info.trie, self.automaton
         byte, end, first, own, states = trie.byte, trie.end, trie.first, trie.own, automaton.states
         holes: Holes = []

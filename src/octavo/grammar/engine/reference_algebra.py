@@ -187,9 +187,7 @@ class ReferenceAlgebra:
         return self.either(part, self.epsilon)
 
     def recursive(self, nullable: bool) -> int:
-        """A name for an expression that `define` gives later and that may contain the name (after some
-        character).
-        """
+        """A name for an expression that `define` gives later; it may contain the name, after a character."""
         return self._intern(("recursive", len(self._terms)), nullable, False)
 
     def define(self, name: int, expression: int) -> None:

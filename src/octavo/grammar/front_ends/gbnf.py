@@ -1,6 +1,4 @@
-"""GBNF, llama.cpp's grammar notation -> a recursive network.  Parts without rule names become one automaton
-each.
-"""
+"""GBNF, llama.cpp's grammar notation -> a recursive network; parts without rule names are one automaton."""
 
 from __future__ import annotations
 

@@ -53,8 +53,7 @@ class Terminals:
         return self._number(name, definition.tree, definition.priority)
 
     def anonymous(self, tree: Tree) -> int:
-        """The number of a text or regex inside a rule; a named terminal that is just this text stands for
-        it."""
+        """The number of a text or regex inside a rule, or of the named terminal that is just this text."""
         for name, definition in self.source.terminals.items():
             if definition.tree == tree:
                 return self.named(name)

@@ -98,8 +98,7 @@ class RegexCompiler:
         return algebra.concat(*parts) if tree[0] == "seq" else algebra.either(*parts)
 
     def _sequence(self, trees: list[Tree], context: str, then: Continuation, sensitive: bool) -> int:
-        """The expression of `trees` in a row and then the continuation, after a text that ended as `context`
-        says.
+        """The expression of `trees` in a row, then the continuation, after a text that ended as in `context`.
 
         `sensitive` tells whether the continuation depends on its context.
         """

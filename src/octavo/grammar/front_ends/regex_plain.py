@@ -1,5 +1,4 @@
-"""Regular expressions of a plain kind, which surely compile and match some text, known by Python's `re` in
-microseconds.
+"""Regular expressions of a plain kind, which surely compile and match some text: known in microseconds.
 
 Plain are ASCII characters, classes, short escapes, groups, alternatives and counts, with `^` at most first
 and `$` at most last (or, without groups, at the ends of each alternative).  What is not plain may well be

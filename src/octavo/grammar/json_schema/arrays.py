@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 
 class Progress(NamedTuple):
-    """How many items there are (no further than it matters), how many each `contains` counted, which are
-    taken.
-    """
+    """How many items there are (as far as it matters), how many each `contains` counted, which are taken."""
 
     size: int = 0
     counts: tuple[int, ...] = ()

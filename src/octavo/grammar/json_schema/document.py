@@ -37,8 +37,7 @@ class Setting:
 
 
 class SchemaDocument:
-    """Subschemas by place: a place is the name of a resource and a JSON pointer in it, such as
-    "#/properties/a".
+    """Subschemas by place: the name of a resource and a JSON pointer in it, such as "#/properties/a".
 
     A place is looked at when it is asked for; those with names, beforehand.
     """

@@ -1,6 +1,4 @@
-"""Goals (schemas that must and must not hold, together) -> alternatives per type, made when they are first
-reached.
-"""
+"""Goals (schemas that must and must not hold, together) -> alternatives per type, made when first reached."""
 
 from __future__ import annotations
 
@@ -248,9 +246,7 @@ class Goals:
         return bool(self._active)
 
     def impossible(self, goal: Goal, kind: str) -> bool:
-        """Whether surely no value of a type (or of any) satisfies a goal; what hangs on an open question is
-        not sure.
-        """
+        """Whether surely no value of a type (or of any) satisfies a goal; an open question is not sure."""
         goal = self.goal(goal)
         return not self.satisfiable(goal, kind) and self._satisfiable.get((goal, kind)) is False
 
@@ -268,9 +264,7 @@ class GoalPosition(Silent):
 
 @dataclass(frozen=True, slots=True)
 class Opening(BasePosition):
-    """The place before an array or object of several cases: which of them are possible is found out only
-    once it has begun.
-    """
+    """The place before an array or object of several cases; which are possible is found once it has begun."""
 
     goals: Goals
     goal: Goal

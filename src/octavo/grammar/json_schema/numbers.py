@@ -14,9 +14,7 @@ START, INTEGER, POINT, FRACTION = range(4)
 
 
 def decimal_of(value: object) -> Decimal:
-    """The exact value that the schema wrote; floats are what their shortest decimal says, as every writer
-    means.
-    """
+    """The exact value that the schema wrote; a float is what its shortest decimal says, as writers mean."""
     number = Decimal(repr(value) if isinstance(value, float) else str(value))
     if not number.is_finite() or abs(number.adjusted()) > MAX_DIGITS:
         raise GrammarTooComplexError(f"the number {value} is beyond {MAX_DIGITS} digits")

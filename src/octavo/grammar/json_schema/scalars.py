@@ -1,6 +1,4 @@
-"""Formulas over null, booleans, numbers and strings -> one exact expression per type: no case analysis is
-needed.
-"""
+"""Formulas over null, booleans, numbers and strings -> one exact expression per type, without cases."""
 
 from __future__ import annotations
 
@@ -43,9 +41,7 @@ class Scalars:
         return self.of(goal, "string")
 
     def number(self, goal: Goal) -> int:
-        """The texts of the numbers that satisfy the goal; whole numbers without a point where all must be
-        whole.
-        """
+        """The texts of the numbers that satisfy the goal; without a point where all must be whole."""
         expression = self.of(goal, "number")
         if expression == self.algebra.anything:
             return self.numbers.free

@@ -11,9 +11,7 @@ from octavo.grammar.json_schema.keywords import only_a_type
 
 
 def survey(goals: Goals) -> set[str]:
-    """Reads every schema that can be reached, so that what is wrong or not enforceable is said before any
-    text; their places.
-    """
+    """Places of all schemas that can be reached; what is wrong or not enforceable is said before any text."""
     document, seen, work = goals.document, {goals.document.root}, [goals.document.root]
     beside: dict[str, list[str]] = {}  # by place, those that speak of the same value
     while work:

@@ -101,9 +101,7 @@ class Unevaluated:
         return ("or", options)
 
     def _choices(self, place: str, keyword: str, active: tuple[str, ...], own: bool = True) -> list[Choice]:
-        """What the schema at `place`, if it holds, may have evaluated; without `own` but for the keyword
-        itself.
-        """
+        """What the schema at `place`, if it holds, may have evaluated; `own`: the keyword itself included."""
         if place in active:
             raise GrammarSyntaxError(f"{place}: the schema refers to itself without any value between")
         active = (*active, place)

@@ -1,5 +1,4 @@
-"""What can be told of rules over tokens before any text is read: which terminals can follow each other, and
-how short a text can be."""
+"""Of rules over tokens, before any text: which terminals can follow each other, how short a text can be."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Fits of the other forms: Kaplan's, the critical batch, repeated data, rules for rate and batch, k-bit
-penalties.
-"""
+"""Fits of the other forms: Kaplan's, critical batch, repeated data, rules for rate and batch, few bits."""
 
 from __future__ import annotations
 

@@ -22,9 +22,7 @@ Method = Literal["akima", "parabola", "local"]
 
 @dataclass(frozen=True, slots=True)
 class Minimum:
-    """Of one IsoFLOP curve.  at_edge: no run is on its other side.  curvature, in standard errors: is it
-    one?
-    """
+    """Of one IsoFLOP curve.  at_edge: no run is on its other side.  curvature: in standard errors."""
 
     compute: float
     parameters: float

@@ -133,9 +133,7 @@ class ParametricFit:
     def bootstrap(
         self, n: int, *, groups: Sequence[object] | None = None, seed: int = 0, share: float = 1.0
     ) -> Bootstrap:
-        """The fit of n resamples.  groups: runs that share a trunk stay together.  share: size of a
-        resample.
-        """
+        """Fits of n resamples.  groups: runs that share a trunk stay together.  share: a resample's size."""
         generator = np.random.default_rng(seed)
         members = _groups(len(self.problem.loss), groups)
         draw = max(2, round(share * len(members)))

@@ -1,6 +1,4 @@
-"""How far a fit may be trusted: profiles, the error on the largest budget left out, a prediction that says
-so.
-"""
+"""How far a fit may be trusted: profiles, the largest budget left out, intervals of predictions."""
 
 from __future__ import annotations
 
@@ -31,8 +29,7 @@ class Profile:
 
 
 def profile(fit: ParametricFit, name: str, points: int = 41, level: float = 0.9) -> Profile:
-    """Hold one constant at each of a range of values and fit the others (least squares in the space of the
-    fit).
+    """Hold one constant at each of a range of values and fit the others, by least squares as the fit did.
 
     The range reaches far: E from near 0 to the least loss, exponents from a fifth to three times the best.
     """
@@ -150,9 +147,11 @@ def leave_largest_out(
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The loss of a run that has not been.  low, high: its interval at `level`, widened where the largest
-    budget
-    left out was missed by more.  ratio: its compute over the largest that was fitted."""
+    """The loss of a run that has not been.
+
+    low, high: its interval at `level`, widened where the largest budget left out was missed by more.  ratio:
+    its compute over the largest that was fitted.
+    """
 
     parameters: float
     tokens: float

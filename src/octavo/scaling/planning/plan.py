@@ -31,9 +31,8 @@ SHAPES = tuple(
 _TRAINING_SHARE = 0.95
 # Of the search for a budget that fills the time: each turn leaves at most 0.57 of its logarithm's error.
 _TURNS = 16
-# Float32 weights, gradients and AdamW's two means; activations kept for the backward pass, floats a
-# token, layer
-# and unit of width (Korthikanti et al. 2022, section 4.1, without recomputation).
+# Float32 weights, gradients and AdamW's two means; activations kept for the backward pass, floats a token,
+# layer and unit of width (Korthikanti et al. 2022, section 4.1, without recomputation).
 _BYTES_A_PARAMETER, _FLOATS_A_UNIT = 16, 17
 _MOST_ERROR, _MOST_EPOCHS = 0.05, 40.0
 LEVEL = 0.8
@@ -61,11 +60,11 @@ class BitsChoice:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The answer.  refusals: why it must not be trusted; next_run: what would help most, (hidden, layers,
-    FLOPs).
+    """The answer.
 
     flat: least and most parameters within 1 % of the best loss.  twice_wrong: loss with half or twice the
-    size.  curve: parameters and predicted loss of every shape that fits.
+    size.  curve: parameters and predicted loss of every shape that fits.  refusals: why it must not be
+    trusted.  next_run: what would help most (hidden size, layers, FLOPs).
     """
 
     run: PlannedRun
@@ -249,9 +248,7 @@ def _slope(found: LadderFit, parameters: float, tokens: float) -> Values:
 def _bits(
     k: int, table: Sequence[Candidate], found: LadderFit, most_memory: float, between: float
 ) -> BitsChoice:
-    """Weights of k bits in the memory there is; what the bits cost is Kumar's law, a prior and no
-    measurement.
-    """
+    """Weights of k bits in the memory there is; what the bits cost is a prior, Kumar's law, not measured."""
 
     def loss(each: Candidate) -> float:
         effective = effective_parameters_of_bits(each.count.active, weights=k)

@@ -1,5 +1,4 @@
-"""The runs of a sweep as tasks of a Ray cluster: the same worker, elsewhere; this process still owns the
-store.
+"""The runs of a sweep as tasks of a Ray cluster: the same worker, elsewhere; the store stays here.
 
 SQLite's log does not work over network file systems, so tasks give their results back instead of writing
 them. A task that dies with its machine is begun again by Ray; the store takes the first result of an

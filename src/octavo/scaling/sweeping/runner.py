@@ -43,9 +43,7 @@ Tell = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Worker:
-    """A process that takes runs.  run: what it is at, None when idle.  silent: turns since it was last
-    heard.
-    """
+    """A process that takes runs.  run: what it is at, None when idle.  silent: turns without a word."""
 
     process: subprocess.Popen[str]
     lines: queue.Queue[str] = field(default_factory=queue.Queue)

@@ -1,5 +1,6 @@
-"""Muon: momentum whose every direction counts the same (Jordan et al. 2024, "Muon: An optimizer for hidden
-layers in neural networks").
+"""Muon: momentum whose every direction counts the same.
+
+Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
 
 The momentum of a matrix, U S V^T, is replaced by about U V^T: the steepest step under the spectral norm
 (Bernstein and Newhouse 2024).  It is for the matrices between hidden states; embeddings, the output layer,

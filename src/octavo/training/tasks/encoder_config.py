@@ -98,7 +98,6 @@ class EncoderConfig(TrainingConfig):
         )
 
     def default_learning_rate(self, hidden: int) -> float:
-        """As for a decoder; a pretrained encoder is moved a tenth as fast (the paper's A.3: 2e-5 to 5e-5 of
-        1e-4)."""
+        """As for a decoder; a pretrained encoder moves a tenth as fast (A.3: 2e-5 to 5e-5 of 1e-4)."""
         rate = super(EncoderConfig, self).default_learning_rate(hidden)
         return rate * (0.1 if self.start else 1.0)

@@ -1,5 +1,7 @@
-"""Fine-tuning an encoder: a label for a text, for a pair of texts, or for each word (Devlin et al. 2018,
-section 4 and figure 4)."""
+"""Fine-tuning an encoder: a label for a text, for a pair of texts, or for each word.
+
+Devlin et al. 2018, section 4 and figure 4.
+"""
 
 from __future__ import annotations
 
