@@ -153,6 +153,8 @@ def test_the_verbs(swept: Path, tmp_path: Path) -> None:
     assert page.count("<svg") >= 7 and "<script" not in page
     assert {"isoflop.png", "isoflop.svg", "contours.png"} <= {path.name for path in figures.iterdir()}
     assert len(read_runs(swept)) >= 15
+    resumed = run(main, ["sweep", "resume", "--store", str(swept)])
+    assert f"runs are done; what they say: octavo scaling fit {swept}" in resumed.stderr
     missing = run(main, ["sweep", "status", "--store", str(tmp_path / "none.db")])
     assert missing.exit_code == 1 and "no such store" in missing.output
 

@@ -143,24 +143,33 @@ def _go_on(store: Store, workers: int | None, ray_address: str | None, held_out:
         click.echo(verdict_line(each))
     if left:
         raise click.ClickException(f"{left} runs are left: octavo sweep status --store {store.path} says why")
+    notice(f"all {len(store.runs())} runs are done; what they say: octavo scaling fit {store.path}")
 
 
 def _run_all(store: Store, workers: int, ray_address: str | None) -> int:
-    """Runs that are left; progress on the terminal."""
+    """Runs that are left; a line for each that is done, and on a terminal a bar."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from octavo.scaling.sweeping.runner import run_all
 
-    rows = store.runs()
+    rows = {row["id"]: row for row in store.runs()}
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("runs", total=len(rows), completed=sum(row["status"] == "done" for row in rows))
+    with Progress(*columns, transient=True, console=console, disable=not console.is_terminal) as bar:
+        done = sum(row["status"] == "done" for row in rows.values())
+        task = bar.add_task("runs", total=len(rows), completed=done)
 
         def tell(event: dict[str, Any]) -> None:
             if event["event"] == "done":
                 bar.advance(task)
+                row = rows[event["run"]]
+                console.print(
+                    f"{row['budget']:.1e} FLOPs, {row['n_active']:,} parameters: loss {event['loss']:.4f}",
+                    highlight=False,
+                )
             elif event["event"] in ("ended", "failed", "store"):
-                bar.console.print(f"{event.get('run', 'store')[:16]}: {event.get('error')}", style="yellow")
+                console.print(f"{event.get('run', 'store')[:16]}: {event.get('error')}", style="yellow")
 
         if ray_address is not None:
             from octavo.scaling.sweeping.ray_cluster import run_all_on_ray
