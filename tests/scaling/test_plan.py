@@ -128,9 +128,14 @@ def test_the_speed_of_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(stopwatch, "_SECONDS_EACH", 0.1)
     found = stopwatch.measure_here([[16, 1], [128, 2]], 64, 32, "muon", "float32", 1)
-    small, large = found["seconds_per_update"]
-    assert found["parameters"][0] < found["parameters"][1] and 0 < small < large
+    assert found["parameters"][0] < found["parameters"][1] and min(found["seconds_per_update"]) > 0
     assert all(1e6 < each < 1e14 for each in found["flops_per_second"])
+    # Of steps whose times are known, passes and updates are told apart exactly.
+    monkeypatch.setattr(stopwatch, "_best_step", lambda *call: 0.25 + 0.5 * call[-1])
+    known = stopwatch.measure_here([[16, 1], [128, 2]], 64, 32, "muon", "float32", 1)
+    assert known["seconds_per_update"] == pytest.approx([0.25, 0.25])
+    small, large = known["flops_per_second"]
+    assert large / small > 5  # the same tokens in the same time
 
 
 def test_many_epochs_are_refused(swept: Path) -> None:
