@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "model/unpack.h"
+#include "ops/byte_left.h"
 #include "ops/training.h"
 #include "support/team.h"
 
@@ -117,7 +118,8 @@ void weight_gradient(Address parallel, int threads, Address out_gradient, Addres
 }
 
 // left, left_stride; values, stride, weight_columns; transposed; low_left, low_left_stride, low_right, low_right_stride;
-// out, out_stride; rows, inner, columns, rank; bias.  nf4: of each part codes, absmax, scales, levels, outer, offset, begin, end.
+// out, out_stride; rows, inner, columns, rank; bias; whether in bytes, columns kept.
+// nf4: of each part codes, absmax, scales, levels, outer, offset, begin, end.
 void product(Address parallel, int threads, const nb::tuple& fields, const nb::tuple& nf4) {
   const auto address = [&](int i) { return nb::cast<Address>(fields[i]); };
   const auto number = [&](int i) { return nb::cast<std::ptrdiff_t>(fields[i]); };
@@ -133,9 +135,17 @@ void product(Address parallel, int threads, const nb::tuple& fields, const nb::t
                                at<octavo::Bfloat>(address(6)), at<octavo::Bfloat>(address(8)), number(7), number(9),
                                at<octavo::Bfloat>(address(10)), number(11),
                                int(number(12)), int(number(13)), int(number(14)), int(number(15)),
-                               0, 0, at<float>(address(16))};
+                               0, 0, at<float>(address(16)), nullptr};
+  const Team team(parallel, threads);
+  const bool in_bytes = number(17) != 0;
+  if (in_bytes) {
+    if (!kernels().byte_product) throw nb::value_error("this processor's training kernels have no products in bytes");
+    static thread_local octavo::ByteLeft left;
+    const auto run = [&](auto kernel, const octavo::TrainingBytes& bytes) { team.run(kernel, bytes, octavo::kNormPieces); };
+    task.bytes = left.fill(task, int(number(18)), kernels(), run);
+  }
   octavo::choose_pieces(task, kernels().product_sizes, threads);
-  Team(parallel, threads).run(kernels().product, task, octavo::product_pieces(task));
+  team.run(in_bytes ? kernels().byte_product : kernels().product, task, octavo::product_pieces(task));
 }
 
 // Whether numbers below 2^-126 count as zero on these threads from now on; gives what held on this one before.
@@ -199,6 +209,8 @@ void unpack_blocks(Address parallel, int threads, int type, Address bytes, int r
 void bind_training(nb::module_& module) {
   module.def("trains_in_bfloat16", [] { return octavo::training_kernels() != nullptr; },
              "Whether this processor has the training kernels.");
+  module.def("trains_in_bytes", [] { return octavo::training_kernels() && octavo::training_kernels()->byte_product; },
+             "Whether they multiply with frozen weights in bytes.");
   module.def("training_kernels", [] { return std::string(octavo::training_kernels() ? octavo::training_kernels()->name : ""); },
              "The instruction set of the training kernels; empty without.");
   module.attr("TRAINING_PIECES") = octavo::kNormPieces;

@@ -40,7 +40,8 @@ const TrainingKernels* amx_training_kernels() {
   static const TrainingKernels kernels{training_attention,         training_attention_backward, training_activation<false>,
                                        training_activation<true>,  training_norm,               training_norm_backward,
                                        training_heads,             training_heads_backward,     training_cross_entropy,
-                                       training_weight_gradient,   training_product,
+                                       training_weight_gradient,   training_product<PairSides>,
+                                       nullptr,                    nullptr,                     nullptr,
                                        join_training_pairs,        training_lowering,
                                        {576, 768, 225000, 32}, {1024, 384, 512, kProductInner, kProductPanel, 64}, "amx"};
   return &kernels;

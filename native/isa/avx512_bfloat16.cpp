@@ -10,6 +10,7 @@
 #include "ops/training_rows.h"
 #include "ops/training_weights.h"
 #include "ops/training_product.h"
+#include "ops/training_bytes.h"
 
 namespace octavo {
 namespace {
@@ -36,7 +37,8 @@ const TrainingKernels* avx512_bfloat16_training_kernels() {
   static const TrainingKernels kernels{training_attention,         training_attention_backward, training_activation<false>,
                                        training_activation<true>,  training_norm,               training_norm_backward,
                                        training_heads,             training_heads_backward,     training_cross_entropy,
-                                       training_weight_gradient,   training_product,
+                                       training_weight_gradient,   training_product<PairSides>,
+                                       training_product<ByteSides>, training_quantize,          training_column_energies,
                                        join_training_pairs,        training_lowering,
                                        {192, 384, 192 * 384, 192}, {512, 192, 512, kProductInner, kProductPanel, 192}, "avx512-bf16"};
   return &kernels;

@@ -59,6 +59,16 @@ inline void product(const Bfloat* left, std::ptrdiff_t left_stride, const std::u
 }
 
 // --- products with weights (ops/training_product.h) --------------------------------------------------------------
+// Keeps sums for the rest of their terms, or writes them.
+template <int R, int columns>
+inline void finish_tile(const ProductTile& t, const __m512 (&sums)[R][columns]) {
+  OCTAVO_UNROLL for (int r = 0; r < R; ++r)
+    OCTAVO_UNROLL for (int c = 0; c < columns; ++c) {
+      if (t.last) store_bfloat(t.out + r * t.out_stride + 16 * c, {sums[r][c]});
+      else _mm512_storeu_ps(t.partial + r * t.partial_stride + 16 * c, sums[r][c]);
+    }
+}
+
 template <int R, int columns>
 inline void product_panel_tile(const ProductTile& t) {
   __m512 sums[R][columns];
@@ -66,15 +76,9 @@ inline void product_panel_tile(const ProductTile& t) {
     OCTAVO_UNROLL for (int c = 0; c < columns; ++c)
       sums[r][c] = t.start ? _mm512_loadu_ps(t.start + r * t.start_stride + 16 * c) : _mm512_setzero_ps();
   add_products<R, columns>(sums, t.left, t.left_stride, t.right, kProductPanel, t.pairs);
-  if (!t.last) {
-    OCTAVO_UNROLL for (int r = 0; r < R; ++r)
-      OCTAVO_UNROLL for (int c = 0; c < columns; ++c) _mm512_storeu_ps(t.partial + r * t.partial_stride + 16 * c, sums[r][c]);
-    return;
-  }
-  add_products<R, columns>(sums, t.low, t.low_stride, t.right + std::size_t(t.pairs) * kProductPanel,
-                           kProductPanel, t.low_pairs);
-  OCTAVO_UNROLL for (int r = 0; r < R; ++r)
-    OCTAVO_UNROLL for (int c = 0; c < columns; ++c) store_bfloat(t.out + r * t.out_stride + 16 * c, {sums[r][c]});
+  if (t.last)
+    add_products<R, columns>(sums, t.low, t.low_stride, t.right + std::size_t(t.pairs) * kProductPanel, kProductPanel, t.low_pairs);
+  finish_tile<R, columns>(t, sums);
 }
 
 template <int R>

@@ -127,6 +127,22 @@ struct TrainingWeight {
   int columns;
 };
 
+// The left side of a product in bytes (ops/training_bytes.h): K is a multiple of kByteGroup, numbers that a scale is for.
+constexpr int kByteGroup = 64, kMostKept = 256;
+struct TrainingBytes {
+  const Bfloat* in;  // [N, K]
+  std::ptrdiff_t stride;
+  int rows, width;
+  std::uint8_t* codes;  // [N, K], 128 too large
+  float* scales;        // [N, K / kByteGroup]
+  // Columns that stay in bfloat16, rising; an even number, of kMostKept at most.
+  int kept;
+  const std::int32_t* columns;
+  const Bfloat* rest;  // [K]: all bits set but in these columns
+  Bfloat* beside;      // [N, kept]: their values
+  float* energies;     // [kNormPieces, K]: partial sums of squares
+};
+
 // out [N, C] = left [N, K] W^T + low_left [N, R] low_right^T if transposed: W is [C, K], low_right [C, R];
 // else left W + low_left low_right: [K, C], [R, C].  C is a multiple of 16, K and R are even; of NF4 columns of W are
 // multiples of 64.
@@ -141,6 +157,7 @@ struct TrainingProduct {
   std::ptrdiff_t out_stride;
   int rows, inner, columns, rank, piece_rows, piece_columns;
   const float* bias;  // [C], added to each row of out; or null
+  const TrainingBytes* bytes;  // the left side for products in bytes; or null
 };
 // Of a piece at most: rows, columns, and rows where sums wait in memory for the rest of their terms, as they do if
 // there are more than `terms`.  Columns are taken `panel` at a time, or `nf4_panel` where they are those of blocks.
@@ -180,6 +197,10 @@ struct TrainingKernels {
   void (*cross_entropy)(const TrainingCrossEntropy&, int piece);
   void (*weight_gradient)(const TrainingWeightGradient&, int piece);
   void (*product)(const TrainingProduct&, int piece);
+  // In bytes; null where tiles multiply, whose sums take longer to be scaled than to be made.
+  void (*byte_product)(const TrainingProduct&, int piece);
+  void (*quantize)(const TrainingBytes&, int piece);         // of kNormPieces
+  void (*column_energies)(const TrainingBytes&, int piece);  // of kNormPieces
   void (*join_pairs)(const TrainingPairs&);
   void (*lower)(const TrainingLowering&, int piece);  // of kNormPieces
   // Sizes of pieces that suit the kernels' caches.

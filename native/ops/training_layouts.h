@@ -154,6 +154,12 @@ struct ProductTile {
   std::uint8_t* space;  // of product_space bytes
   Ahead *rows_ahead, *weight_ahead;  // what is asked for beside this tile, and how many lines of it
   int rows_lines, weight_lines;
+  // Of products in bytes: the left side's codes, a scale for each group of them, and pairs of columns that are kept.
+  const std::uint8_t* codes = nullptr;
+  std::ptrdiff_t codes_stride = 0;
+  const float* scales = nullptr;
+  const Bfloat* beside = nullptr;
+  int beside_pairs = 0;
 };
 
 }  // namespace

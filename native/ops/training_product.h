@@ -46,6 +46,37 @@ inline void pack_panel(const Bfloat* in, std::ptrdiff_t stride, bool transposed,
     for (int c = 0; c < columns; ++c) std::memcpy(out + std::size_t(p) * kProductPanel + c, in + c * stride + 2 * p, 4);
 }
 
+// The thin product's rows for columns [c, c + columns).
+inline void pack_low_pairs(const TrainingProduct& task, int c, int columns, std::uint32_t* out) {
+  pack_panel(task.low_right + (task.transposed ? c * task.low_right_stride : c), task.low_right_stride, task.transposed, task.rank / 2,
+             columns, out);
+}
+
+// How a product has its sides: in pairs of bfloat16.  ByteSides of ops/training_bytes.h has them in bytes.
+struct PairSides {
+  static constexpr int kInner = kProductInner;  // terms of a sum between two visits of memory
+  static std::size_t lines(int terms) { return round_up(terms / 2, kSumPairs); }
+  static std::size_t low_lines(const TrainingProduct& task) { return round_up(task.rank / 2, kSumPairs); }
+
+  static void pack(const Bfloat* in, std::ptrdiff_t stride, bool transposed, int terms, int columns, std::uint32_t* out) {
+    pack_panel(in, stride, transposed, terms / 2, columns, out);
+  }
+  static void pack_low(const TrainingProduct& task, int c, int columns, std::uint32_t* out) {
+    if (task.rank) pack_low_pairs(task, c, columns, out);
+  }
+
+  static Ahead left_ahead(const TrainingProduct& task, int n, int k, int rows, int terms) {
+    return {task.left + n * task.left_stride + k, task.left_stride, rows, terms};
+  }
+  static void place_left(const TrainingProduct& task, int n, int k, ProductTile& tile) {
+    tile.left = task.left + n * task.left_stride + k;
+    tile.left_stride = task.left_stride;
+  }
+  static int rows(const ProductTile& tile, int rows, int columns, Products& products) {
+    return product_rows(tile, rows, columns, products);
+  }
+};
+
 // The part of the weight that a piece's panels of one stretch of the sum are made of.
 Ahead weight_ahead(const TrainingProduct& task, int k, int terms, int begin, int end) {
   const TrainingWeight& weight = task.weight;
@@ -56,6 +87,7 @@ Ahead weight_ahead(const TrainingProduct& task, int k, int terms, int begin, int
 }
 
 // The panels of columns c0 to c1 for terms [k, k + terms) of the sum, and behind the last of these for the thin product.
+template <class Sides>
 void pack_panels(const TrainingProduct& task, int k, int terms, int c0, int c1, Bfloat* unpacked, std::uint32_t* panels,
                  std::size_t panel_size) {
   const TrainingWeight& weight = task.weight;
@@ -72,22 +104,21 @@ void pack_panels(const TrainingProduct& task, int k, int terms, int c0, int c1, 
   }
   for (int c = c0; c < c1; c += kProductPanel, panels += panel_size) {
     const int columns = std::min(kProductPanel, c1 - c), at = c - c0;
-    pack_panel(in + (task.transposed ? at * stride : at), stride, task.transposed, terms / 2, columns, panels);
-    if (k + terms == task.inner && task.rank)
-      pack_panel(task.low_right + (task.transposed ? c * task.low_right_stride : c), task.low_right_stride, task.transposed,
-                 task.rank / 2, columns, panels + std::size_t(round_up(terms / 2, kSumPairs)) * kProductPanel);
+    Sides::pack(in + (task.transposed ? at * stride : at), stride, task.transposed, terms, columns, panels);
+    if (k + terms == task.inner) Sides::pack_low(task, c, columns, panels + Sides::lines(terms) * kProductPanel);
   }
 }
 
 // A few rows with all panels of a piece: these rows stay in the first cache and the panels in the second, and what is
 // written lies in a row.
+template <class Sides>
 void training_product(const TrainingProduct& task, int piece) {
   const int across = parts(task.rows, task.piece_rows);
   const int n0 = piece % across * task.piece_rows, n1 = std::min(task.rows, n0 + task.piece_rows);
   const int c0 = piece / across * task.piece_columns, c1 = std::min(task.columns, c0 + task.piece_columns);
-  const int stretches = parts(task.inner, kProductInner);  // of a sum, of equal length
+  const int stretches = parts(task.inner, Sides::kInner);  // of a sum, of equal length
   const int stretch = std::min(task.inner, round_up(parts(task.inner, stretches), 64));
-  const std::size_t panel_size = std::size_t(round_up(stretch / 2, kSumPairs) + round_up(task.rank / 2, kSumPairs)) * kProductPanel;
+  const std::size_t panel_size = (Sides::lines(stretch) + Sides::low_lines(task)) * kProductPanel;
   const int count = parts(c1 - c0, kProductPanel);
   const std::size_t panels_size = panel_size * count;
   const std::size_t partial_size = std::size_t(stretches == 1 ? 0 : round_up(n1 - n0, kProductTile)) * task.piece_columns;
@@ -101,26 +132,25 @@ void training_product(const TrainingProduct& task, int piece) {
   for (int k = 0; k < task.inner; k += stretch) {
     const int terms = std::min(stretch, task.inner - k);
     const bool last = k + terms == task.inner;
-    pack_panels(task, k, terms, c0, c1, unpacked, panels, panel_size);
+    pack_panels<Sides>(task, k, terms, c0, c1, unpacked, panels, panel_size);
     const int blocks = parts(n1 - n0, kProductTile);
     Ahead weights = weight_ahead(task, k + stretch, stretch, c0, c1);
     const int weight_lines = parts(weights.lines(), blocks * count);
     for (int n = n0, done = 0; n < n1; n += done) {
       // The rows after these come from further away than the panels.
       const int following = std::clamp(n1 - n - kProductTile, 0, kProductTile);
-      Ahead rows(task.left + (n + kProductTile) * task.left_stride + k, task.left_stride, following, terms);
+      Ahead rows = Sides::left_ahead(task, n + kProductTile, k, following, terms);
       const int rows_lines = parts(rows.lines(), count);
       for (int c = c0; c < c1; c += kProductPanel) {
         const int at = c - c0;
         float* kept = partial + std::size_t(n - n0) * task.piece_columns + at;
         const float* bias = task.bias ? task.bias + c : nullptr;
-        const ProductTile tile{task.left + n * task.left_stride + k, task.left_stride,
-                               panels + std::size_t(at / kProductPanel) * panel_size, terms / 2,
-                               task.low_left + n * task.low_left_stride, task.low_left_stride, task.rank / 2,
-                               k ? kept : bias, k ? task.piece_columns : 0, kept, task.piece_columns, last,
-                               task.out + n * task.out_stride + c, task.out_stride, space, &rows, &weights, rows_lines,
-                               weight_lines};
-        done = product_rows(tile, n1 - n, std::min(kProductPanel, c1 - c), products);
+        ProductTile tile{nullptr, 0, panels + std::size_t(at / kProductPanel) * panel_size, terms / 2,
+                         task.low_left + n * task.low_left_stride, task.low_left_stride, task.rank / 2,
+                         k ? kept : bias, k ? task.piece_columns : 0, kept, task.piece_columns, last,
+                         task.out + n * task.out_stride + c, task.out_stride, space, &rows, &weights, rows_lines, weight_lines};
+        Sides::place_left(task, n, k, tile);
+        done = Sides::rows(tile, n1 - n, std::min(kProductPanel, c1 - c), products);
       }
     }
   }

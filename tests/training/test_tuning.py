@@ -13,6 +13,7 @@ from tiny_bases import save_chat_base
 
 from octavo.adapters.encoding import TYPES, encode
 from octavo.errors import FormatError, UnsupportedError
+from octavo.layers import byte_product
 from octavo.training import tuning
 from octavo.training.checkpoints import list_checkpoints
 from octavo.training.held_out import read_held_out
@@ -71,8 +72,10 @@ def test_the_loss_falls_and_the_base_stays(
     assert len(adapter.pairs) == 14 and all(pair.up.any() for pair in adapter.pairs.values())
 
 
-def test_resuming_is_exact(base: Path, rows: Path, tmp_path: Path) -> None:
-    whole = config(base, rows, tmp_path / "whole", adapter_dropout=0.2, save_steps=3, keep=9)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_resuming_is_exact(base: Path, rows: Path, tmp_path: Path, precision: str) -> None:
+    options = {"adapter_dropout": 0.2, "save_steps": 3, "keep": 9, "precision": precision}
+    whole = config(base, rows, tmp_path / "whole", **options)
     tuning.tune(tuning.prepare(whole))
     broken = replace(whole, out=str(tmp_path / "broken"))
     tuning.tune(tuning.prepare(broken))
@@ -84,6 +87,19 @@ def test_resuming_is_exact(base: Path, rows: Path, tmp_path: Path) -> None:
     assert result.steps == 8
     names = [tmp_path / run / "adapter_model.safetensors" for run in ("whole", "broken")]
     assert names[0].read_bytes() == names[1].read_bytes()
+
+
+@pytest.mark.skipif(not byte_product.available(), reason="this processor's kernels multiply no bytes")
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_frozen_layers_in_int8_are_learned_beside(
+    base: Path, rows: Path, tmp_path: Path, method: str
+) -> None:
+    exact = tuning.tune(tuning.prepare(config(base, rows, tmp_path / "exact", method=method)))
+    options = {"precision": "bfloat16", "method": method}
+    task = tuning.prepare(config(base, rows, tmp_path / "bytes", **options))
+    assert task.in_bytes  # by itself
+    assert not tuning.prepare(config(base, rows, tmp_path / "none", products="bfloat16", **options)).in_bytes
+    assert tuning.tune(task).loss == pytest.approx(exact.loss, rel=0.02)
 
 
 def test_batches_weigh_tokens_alike_and_hide_prompts(base: Path, rows: Path, tmp_path: Path) -> None:
@@ -104,6 +120,10 @@ def test_errors_come_before_training(base: Path, rows: Path, tmp_path: Path) -> 
         tuning.prepare(config(base, rows, out, context=16))
     with pytest.raises(UnsupportedError, match="targets: 'nothing' is no layer"):
         tuning.prepare(config(base, rows, out, targets=("nothing",)))
+    with pytest.raises(UnsupportedError, match="products: int8 needs method lora or qlora"):
+        tuning.prepare(config(base, rows, tmp_path / "out", products="int8", precision="float32"))
+    with pytest.raises(UnsupportedError, match="products: 'int9'; one of auto, int8, bfloat16"):
+        config(base, rows, tmp_path / "out", products="int9")
     with pytest.raises(UnsupportedError, match="method: 'magic'"):
         config(base, rows, out, method="magic")
     tuning.tune(tuning.prepare(config(base, rows, out, steps=1)))

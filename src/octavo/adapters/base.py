@@ -89,10 +89,12 @@ def build_adapted(
     initial: Adapter | None = None,
     fast: bool = True,
     base_format: str = "nf4",
+    in_bytes: bool = False,
 ) -> tuple[GPT, Adapters]:
     """The model, ready to compute in `dtype`, and what of it is trained.
 
-    initial: an adapter to go on from.  base_format: see qlora.PackedFrozen.
+    initial: an adapter to go on from.  base_format: see qlora.PackedFrozen.  in_bytes: frozen layers are
+    multiplied in 8 bits where `dtype` is bfloat16 and the processor can (layers/byte_product.py).
     Raises UnsupportedError for targets that name no layer.
     """
     halved = _with_half_rope(model_config)
@@ -119,7 +121,7 @@ def build_adapted(
             adapters.add_pair(name, pair)
             places.append(Place(pair, starts[first], starts[last]))
         adapted = AdaptedLinear(
-            _frozen(parts, method, dtype, scratch, base_format),
+            _frozen(parts, method, dtype, scratch, base_format, in_bytes),
             _bias(owner, site.layers),
             places,
             config.dropout,
@@ -228,11 +230,16 @@ def _targets(config: AdapterConfig, model: ModelConfig) -> set[str]:
 
 
 def _frozen(
-    parts: Sequence[Blocks], method: Method, dtype: torch.dtype, scratch: Scratch, base_format: str
+    parts: Sequence[Blocks],
+    method: Method,
+    dtype: torch.dtype,
+    scratch: Scratch,
+    base_format: str,
+    in_bytes: bool,
 ) -> FrozenWeight:
     if method == "qlora":
-        return PackedFrozen(parts, dtype, scratch, base_format)
-    return freeze([part.tensor(dtype) for part in parts], dtype)
+        return PackedFrozen(parts, dtype, scratch, base_format, in_bytes=in_bytes)
+    return freeze([part.tensor(dtype) for part in parts], dtype, in_bytes=in_bytes)
 
 
 def _bias(owner: nn.Module, layers: Sequence[str]) -> torch.Tensor | None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from octavo.layers.bfloat16 import Bfloat16Weight, multiply
+from octavo.layers.byte_product import kept_columns, suits_bytes
 from octavo.layers.native_product import Low, backward_product, forward_product, suits_weight
 
 
@@ -98,27 +99,29 @@ class LaidOutFrozen(PlainFrozen):
 
 
 class Bfloat16Frozen:
-    """In bfloat16, once, for a kernel of our own."""
+    """In bfloat16, once, for a kernel of our own.  in_bytes: it may round both sides to 8 bits."""
 
     dtype = torch.bfloat16
 
-    def __init__(self, parts: Sequence[Tensor]) -> None:
+    def __init__(self, parts: Sequence[Tensor], *, in_bytes: bool = False) -> None:
         self._weight = torch.cat([part.to(torch.bfloat16) for part in parts])
         self.shape = (self._weight.shape[0], self._weight.shape[1])
+        self._in_bytes = in_bytes and suits_bytes(self.shape)
+        self._kept = kept_columns(self.shape[1]) if self._in_bytes else None
 
     def forward(self, x: Tensor, low: Low | None = None) -> Tensor:
-        return forward_product(x, self._weight, low)
+        return forward_product(x, self._weight, low, kept=self._kept)
 
     def backward(self, gradient: Tensor, low: Low | None = None) -> Tensor:
-        return backward_product(gradient, self._weight, low)
+        return backward_product(gradient, self._weight, low, in_bytes=self._in_bytes)
 
     def row_squares(self) -> Tensor:
         return self._weight.float().square().sum(1)
 
 
-def freeze(parts: Sequence[Tensor], dtype: torch.dtype) -> FrozenWeight:
+def freeze(parts: Sequence[Tensor], dtype: torch.dtype, *, in_bytes: bool = False) -> FrozenWeight:
     """The matrices below one another, in what is fastest here for the type."""
     if dtype != torch.bfloat16:
         return Float32Frozen(parts)
     rows, columns = sum(len(part) for part in parts), parts[0].shape[1]
-    return Bfloat16Frozen(parts) if suits_weight((rows, columns)) else LaidOutFrozen(parts)
+    return Bfloat16Frozen(parts, in_bytes=in_bytes) if suits_weight((rows, columns)) else LaidOutFrozen(parts)

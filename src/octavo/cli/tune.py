@@ -63,6 +63,10 @@ _PREVIEWED = 3
     "--precision", type=click.Choice(["auto", "bfloat16", "float32"]), default="auto", show_default=True
 )
 @click.option(
+    "--products", type=click.Choice(["auto", "int8", "bfloat16"]), default="auto", show_default=True,
+    help="What frozen layers are multiplied in; int8 is faster where the processor multiplies bytes.",
+)  # fmt: skip
+@click.option(
     "--recompute",
     is_flag=True,
     help="Keep one block's activations (gradient checkpointing): slower, smaller.",
@@ -147,13 +151,14 @@ def _announce(task: Tuning) -> None:
 
     rows, config = task.rows, task.config
     found = estimate(task, peak_flops(config.precision))
+    in_bytes = ", frozen layers multiply in int8" if task.in_bytes else ""
     cut = f", {rows.cut} cut to {config.context} tokens" if rows.cut else ""
     notice(
         f"{len(rows.training)} rows to learn, {len(rows.kept)} kept back{cut}; "
         f"{rows.learned_share:.0%} of the tokens are learned"
     )
     notice(
-        f"{config.method}: {found.parameters:,} parameters are trained; about "
+        f"{config.method}: {found.parameters:,} parameters are trained{in_bytes}; about "
         f"{found.memory_bytes / 2**30:.1f} GiB and {max(found.seconds / 60, 0.1):.1f} minutes"
     )
     there = machine.available_memory()

@@ -23,6 +23,8 @@ from octavo.layers import native_training
 from octavo.layers.native_training import openmp_team
 
 _STEP = 16  # what shapes are multiples of
+GROUP = 64  # terms of a sum in bytes that share a scale
+MOST_KEPT = 256  # columns that stay in bfloat16 beside it
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +47,25 @@ def suits_weight(shape: tuple[int, ...] | torch.Size, dtype: torch.dtype = torch
 
 
 def forward_product(
-    x: Tensor, weight: Tensor | PackedWeight, low: Low | None = None, bias: Tensor | None = None
+    x: Tensor,
+    weight: Tensor | PackedWeight,
+    low: Low | None = None,
+    bias: Tensor | None = None,
+    *,
+    kept: int | None = None,
 ) -> Tensor:
-    """x W^T + l r^T + bias in bfloat16: [N, I] -> [N, O]; bias: contiguous float32 [O]."""
-    return _product(x, weight, True, low, bias)
+    """x W^T + l r^T + bias in bfloat16: [N, I] -> [N, O]; bias: contiguous float32 [O].
+
+    kept: multiply in bytes, all but this even number of columns of x (layers/byte_product.py).
+    """
+    return _product(x, weight, True, low, bias, kept)
 
 
-def backward_product(gradient: Tensor, weight: Tensor | PackedWeight, low: Low | None = None) -> Tensor:
+def backward_product(
+    gradient: Tensor, weight: Tensor | PackedWeight, low: Low | None = None, *, in_bytes: bool = False
+) -> Tensor:
     """g W + l r in bfloat16: [N, O] -> [N, I]."""
-    return _product(gradient, weight, False, low)
+    return _product(gradient, weight, False, low, kept=0 if in_bytes else None)
 
 
 def _product(
@@ -62,10 +74,15 @@ def _product(
     transposed: bool,
     low: Low | None,
     bias: Tensor | None = None,
+    kept: int | None = None,
 ) -> Tensor:
     rows, inner = left.shape
     if inner != weight.shape[1 if transposed else 0] or left.dtype != torch.bfloat16 or left.stride(1) != 1:
         raise ValueError(f"rows {tuple(left.shape)} of {left.dtype} do not fit a weight {weight.shape}")
+    if kept is not None and (inner % GROUP or kept % 2 or not 0 <= kept <= min(inner, MOST_KEPT)):
+        raise ValueError(
+            f"{kept} of {inner} columns cannot be kept: an even number, of a multiple of {GROUP}"
+        )
     columns = weight.shape[0 if transposed else 1]
     out = torch.empty((rows, columns), dtype=torch.bfloat16)
     values, parts = (weight, _NO_PARTS) if isinstance(weight, Tensor) else (None, weight.parts)
@@ -79,6 +96,7 @@ def _product(
         (
             left.data_ptr(), left.stride(0), address, stride, weight.shape[1], int(transposed), *thin,
             out.data_ptr(), columns, rows, inner, columns, rank, 0 if bias is None else bias.data_ptr(),
+            int(kept is not None), kept or 0,
         ),
         parts,
     )  # fmt: skip

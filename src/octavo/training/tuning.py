@@ -20,7 +20,8 @@ from octavo.adapters.files import save_adapter
 from octavo.adapters.merge import save_tuned
 from octavo.data.conversations import Encoder, Example, read_examples
 from octavo.data.packing import Batch
-from octavo.errors import FormatError
+from octavo.errors import FormatError, UnsupportedError
+from octavo.layers import byte_product
 from octavo.models.gpt import GPT
 from octavo.text.templates import ChatTemplate
 from octavo.training.allocation import prepare_process
@@ -101,6 +102,7 @@ class Tuning:
     def __init__(self, config: TuningConfig, checkpoint: Checkpoint, rows: Rows, encoder: Encoder) -> None:
         self.config, self.checkpoint, self.rows, self.encoder = config, checkpoint, rows, encoder
         dtype = DTYPES[config.precision]
+        self.in_bytes = _multiplies_bytes(config)
         self.module: GPT
         self.model: Any
         if config.method == "full":
@@ -115,6 +117,7 @@ class Tuning:
                 dtype=dtype,
                 seed=config.seed,
                 base_format=config.base_format,
+                in_bytes=self.in_bytes,
             )
         self.module.recompute = config.recompute
         self.fingerprint = _fingerprint(checkpoint, rows)
@@ -312,6 +315,17 @@ def resume_tuning(folder: Path, *, view: View | None = None) -> TrainingResult:
     if checkpoints := list_checkpoints(folder):
         trainer.restore(checkpoints[-1])
     return trainer.run()
+
+
+def _multiplies_bytes(config: TuningConfig) -> bool:
+    """Whether frozen layers are multiplied in int8.  UnsupportedError where that is wanted and cannot be."""
+    possible = config.method != "full" and config.precision == "bfloat16" and byte_product.available()
+    if config.products == "int8" and not possible:
+        raise UnsupportedError(
+            "products: int8 needs method lora or qlora, precision bfloat16, and a processor whose AVX-512 "
+            "multiplies bytes and bfloat16: leave it at auto"
+        )
+    return possible and config.products != "bfloat16"
 
 
 def _matrix_elements(checkpoint: Checkpoint) -> int:

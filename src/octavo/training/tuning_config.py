@@ -14,6 +14,8 @@ FILE_NAME = "tuning.json"
 METHODS = ("lora", "qlora", "full")
 # "q8_0" is int8 with a scale for 32 neighbours.
 BASE_FORMATS = ("nf4", "q8_0", "q4_1", "q4_0")
+# What frozen layers are multiplied in where the rest computes in bfloat16.
+PRODUCTS = ("auto", "int8", "bfloat16")
 _RATES = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5}
 
 
@@ -28,6 +30,7 @@ class TuningConfig(TrainingConfig):
     patience: stop after so many validations without a better loss; 0 never.
     recompute: keep one block's activations instead of all (gradient checkpointing).  paged: the optimizer's
     state lies in a file in `out`.  base_format: what "qlora" makes of float weights; quantized files stay.
+    products: what frozen layers are multiplied in; "auto" is int8 where the processor's kernels do that.
     """
 
     base: str = ""
@@ -46,12 +49,12 @@ class TuningConfig(TrainingConfig):
     recompute: bool = False
     paged: bool = False
     base_format: str = "nf4"
+    products: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UnsupportedError(f"method: {self.method!r}; one of {', '.join(METHODS)}")
-        if self.base_format not in BASE_FORMATS:
-            raise UnsupportedError(f"base_format: {self.base_format!r}; one of {', '.join(BASE_FORMATS)}")
+        for name, known in (("method", METHODS), ("base_format", BASE_FORMATS), ("products", PRODUCTS)):
+            if getattr(self, name) not in known:
+                raise UnsupportedError(f"{name}: {getattr(self, name)!r}; one of {', '.join(known)}")
         if self.optimizer == "muon" and self.method != "full":
             raise UnsupportedError(
                 "optimizer: muon is for whole matrices; adapters take adamw, adam, lion or sgd"
