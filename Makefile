@@ -16,7 +16,8 @@ help: ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: $(VENV)/installed ## build, bring the default model and let it answer (PROMPT="...")
-	$(BIN)/octavo run "$(PROMPT)"
+	@# The likeliest words: what a model this small draws by chance is too often nonsense.
+	$(BIN)/octavo run --temperature 0 "$(PROMPT)"
 
 test: $(VENV)/installed $(VENV)/dev ## run all tests
 	$(BIN)/python -m pytest
