@@ -5,6 +5,7 @@
 // The slow twin: `plain_byte_product` of src/octavo/layers/byte_product.py.  Included after ops/training_product.h.
 #pragma once
 #include "ops/training_product.h"
+#include "support/half.h"
 
 namespace octavo {
 namespace {
@@ -17,17 +18,7 @@ constexpr int kNearGroups = 5;  // of a panel, which stay in the first cache for
 
 inline __m512 from_bfloat(__m256i a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(a), 16)); }
 
-// A scale and its inverse, of the largest magnitude in bfloat16's bits.  Numbers that are none stay none.
-inline float inverse_scale(float largest) { return largest == 0.0f ? 0.0f : 127.0f / largest; }
-
-inline float as_single(std::uint16_t bits) {
-  const std::uint32_t wide = std::uint32_t(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, 4);
-  return value;
-}
-
-// 64 values to 64 codes; the scale they have.
+// 64 values to 64 codes; the scale they have.  Magnitudes are compared as bits, so that what is no number is the largest.
 inline __m512i bytes_of(__m512i low, __m512i high, float& scale) {
   const __m512i magnitude = _mm512_set1_epi16(0x7fff);
   const __m512i most = _mm512_max_epu16(_mm512_and_si512(low, magnitude), _mm512_and_si512(high, magnitude));
@@ -35,9 +26,9 @@ inline __m512i bytes_of(__m512i low, __m512i high, float& scale) {
   const __m128i eight = _mm_max_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
   // The largest of eight is what the smallest of their complements is not.
   const __m128i complement = _mm_minpos_epu16(_mm_xor_si128(eight, _mm_set1_epi16(-1)));
-  const float largest = as_single(std::uint16_t(~_mm_extract_epi16(complement, 0)));
+  const float largest = float_from_bfloat(std::uint16_t(~_mm_extract_epi16(complement, 0)));
   scale = largest / 127.0f;
-  const __m512 factor = _mm512_set1_ps(inverse_scale(largest));
+  const __m512 factor = _mm512_set1_ps(largest == 0.0f ? 0.0f : 127.0f / largest);
   const auto codes = [&](__m256i values) { return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(from_bfloat(values), factor))); };
   const __m256i first = _mm256_set_m128i(codes(_mm512_extracti64x4_epi64(low, 1)), codes(_mm512_castsi512_si256(low)));
   const __m256i second = _mm256_set_m128i(codes(_mm512_extracti64x4_epi64(high, 1)), codes(_mm512_castsi512_si256(high)));
@@ -51,8 +42,8 @@ void training_column_energies(const TrainingBytes& task, int piece) {
   std::memset(sums, 0, std::size_t(task.width) * 4);
   for (int n = first_row(task.rows, piece); n < first_row(task.rows, piece + 1); ++n)
     for (int k = 0; k < task.width; k += 16) {
-      const __m512 x = from_bfloat(_mm256_loadu_si256((const __m256i*)(task.in + n * task.stride + k)));
-      _mm512_storeu_ps(sums + k, _mm512_fmadd_ps(x, x, _mm512_loadu_ps(sums + k)));
+      const F x = load_bfloat(task.in + n * task.stride + k);
+      store(sums + k, multiply_add(x, x, load(sums + k)));
     }
 }
 
@@ -135,7 +126,7 @@ inline void row_values(const TrainingWeight& weight, int row, const std::int32_t
     const std::size_t at = begin + columns[j];
     const std::uint8_t code = part->codes[at / 2];
     const float value = kNf4Levels[at % 2 ? code & 15 : code >> 4] * part->scale(at / kByteGroup);
-    out[j] = Bfloat(_mm_extract_epi16((__m128i)_mm_cvtneps_pbh(_mm_set_ss(value)), 0));
+    out[j] = bfloat_from_float(value);
   }
 }
 

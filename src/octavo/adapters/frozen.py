@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from octavo.layers.bfloat16 import Bfloat16Weight, multiply
-from octavo.layers.byte_product import kept_columns, suits_bytes
+from octavo.layers.byte_product import kept_columns
 from octavo.layers.native_product import Low, backward_product, forward_product, suits_weight
 
 
@@ -106,14 +106,13 @@ class Bfloat16Frozen:
     def __init__(self, parts: Sequence[Tensor], *, in_bytes: bool = False) -> None:
         self._weight = torch.cat([part.to(torch.bfloat16) for part in parts])
         self.shape = (self._weight.shape[0], self._weight.shape[1])
-        self._in_bytes = in_bytes and suits_bytes(self.shape)
-        self._kept = kept_columns(self.shape[1]) if self._in_bytes else None
+        self.kept = kept_columns(self.shape) if in_bytes else None
 
     def forward(self, x: Tensor, low: Low | None = None) -> Tensor:
-        return forward_product(x, self._weight, low, kept=self._kept)
+        return forward_product(x, self._weight, low, kept=self.kept)
 
     def backward(self, gradient: Tensor, low: Low | None = None) -> Tensor:
-        return backward_product(gradient, self._weight, low, in_bytes=self._in_bytes)
+        return backward_product(gradient, self._weight, low, in_bytes=self.kept is not None)
 
     def row_squares(self) -> Tensor:
         return self._weight.float().square().sum(1)

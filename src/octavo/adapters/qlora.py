@@ -22,7 +22,7 @@ from octavo import _native
 from octavo.adapters.encoding import TYPES, encode
 from octavo.adapters.frozen import PlainFrozen
 from octavo.adapters.nf4 import BLOCK, NF4Weight, quantize_nf4, scale_levels
-from octavo.layers.byte_product import kept_columns, suits_bytes
+from octavo.layers.byte_product import kept_columns
 from octavo.layers.native_product import Low, PackedWeight, backward_product, forward_product, suits_weight
 from octavo.layers.native_training import openmp_team
 from octavo.weights.tensor import TensorType
@@ -94,20 +94,19 @@ class PackedFrozen(PlainFrozen):
             _packed(part, base_format) if part.type.is_float else _own(part) for part in parts
         ]
         self._in_product = _packed_weight(self.parts, self.shape, dtype)
-        self._in_bytes = in_bytes and dtype == torch.bfloat16 and suits_bytes(self.shape)
-        self._kept = kept_columns(self.shape[1]) if self._in_bytes else None
+        self.kept = kept_columns(self.shape) if in_bytes else None
 
     def forward(self, x: Tensor, low: Low | None = None) -> Tensor:
         weight = self._for_kernel()
         if weight is None:
             return super().forward(x, low)
-        return forward_product(x, weight, low, kept=self._kept)
+        return forward_product(x, weight, low, kept=self.kept)
 
     def backward(self, gradient: Tensor, low: Low | None = None) -> Tensor:
         weight = self._for_kernel()
         if weight is None:
             return super().backward(gradient, low)
-        return backward_product(gradient, weight, low, in_bytes=self._in_bytes)
+        return backward_product(gradient, weight, low, in_bytes=self.kept is not None)
 
     def _for_kernel(self) -> PackedWeight | Tensor | None:
         """What the product's own kernel reads; None where it is not for this weight."""

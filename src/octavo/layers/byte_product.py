@@ -1,4 +1,4 @@
-"""Products with frozen weights in bytes: twice as fast as in bfloat16, where the processor multiplies bytes.
+"""Products with frozen weights in bytes: 1.4 to 1.6 times as fast as in bfloat16 (Zen 4).
 
 Both sides are rounded to 8 bits with a scale for each 64 terms of a sum (`native/ops/training_bytes.h`):
 
@@ -29,14 +29,11 @@ def available() -> bool:
     return _native.trains_in_bytes()
 
 
-def suits_bytes(shape: tuple[int, int]) -> bool:
-    """Whether a frozen weight of this shape is multiplied in bytes here, in both directions."""
-    return available() and suits_weight(shape) and not any(size % GROUP for size in shape)
-
-
-def kept_columns(inputs: int) -> int:
-    """How many columns of x stay in bfloat16: an even number."""
-    return min(MOST_KEPT, round(inputs / (2 * _KEPT_OF)) * 2)
+def kept_columns(shape: tuple[int, int]) -> int | None:
+    """How many columns of x stay in bfloat16 beside a weight [O, I]; None: not multiplied in bytes here."""
+    if not (available() and suits_weight(shape)) or any(size % GROUP for size in shape):
+        return None
+    return min(MOST_KEPT, round(shape[1] / (2 * _KEPT_OF)) * 2)
 
 
 def plain_byte_product(left: Tensor, weight: Tensor, kept: int = 0) -> Tensor:
